@@ -1,0 +1,1 @@
+//! Pure numeric functions: similarity, matrix product, normalized power.

@@ -1,0 +1,1 @@
+//! Measuring: counters, gauges, timers, percentiles, Prometheus text.

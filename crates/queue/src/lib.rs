@@ -1,0 +1,1 @@
+//! Durable job queues with priorities, leases, fencing, keys, dedup and bounds.

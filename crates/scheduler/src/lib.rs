@@ -1,0 +1,1 @@
+//! Runs jobs that wait in a queue: handlers, worker pool, retries, cron, CPU tasks.

@@ -1,0 +1,1 @@
+//! The HTTP server: jobs, workers, health, metrics.

@@ -1,0 +1,1 @@
+//! The embedded durable store: tables, group commit, recovery that never loses silently.

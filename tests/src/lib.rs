@@ -1,0 +1,1 @@
+//! Harness for journeys over HTTP.
