@@ -1,0 +1,134 @@
+//! The Prometheus text format, version 0.0.4.
+//!
+//! A timer becomes a histogram in seconds. Its `le` bounds are cut at the nearest bucket edge below, so a sample up to
+//! 1.6 % under a bound may be counted at the next one; `+Inf`, `_count` and `_sum` are exact.
+
+use std::fmt::Write;
+
+use crate::buckets::{self, PER_CHUNK};
+use crate::family::{Kind, Series};
+use crate::labels::escape_into;
+use crate::timer::Timer;
+
+/// From 10 µs (a call inside the process) to 5 min (a long job), denser where people set limits.
+const BOUNDS: [(&str, u64); 18] = [
+    ("0.00001", 10_000),
+    ("0.0001", 100_000),
+    ("0.0005", 500_000),
+    ("0.001", 1_000_000),
+    ("0.0025", 2_500_000),
+    ("0.005", 5_000_000),
+    ("0.01", 10_000_000),
+    ("0.025", 25_000_000),
+    ("0.05", 50_000_000),
+    ("0.1", 100_000_000),
+    ("0.25", 250_000_000),
+    ("0.5", 500_000_000),
+    ("1", 1_000_000_000),
+    ("2.5", 2_500_000_000),
+    ("5", 5_000_000_000),
+    ("10", 10_000_000_000),
+    ("60", 60_000_000_000),
+    ("300", 300_000_000_000),
+];
+
+/// For each bound, the first bucket that reaches above it.
+const CUTS: [usize; BOUNDS.len()] = {
+    let mut cuts = [0; BOUNDS.len()];
+    let mut bound = 0;
+    while bound < cuts.len() {
+        cuts[bound] = buckets::index_of(BOUNDS[bound].1 + 1);
+        bound += 1;
+    }
+    cuts
+};
+
+pub(crate) fn render_family(text: &mut String, name: &str, help: &str, kind: Kind, series: &[Series]) {
+    if series.is_empty() {
+        return;
+    }
+    let kind = match kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Timer => "histogram",
+    };
+    head(text, name, help, kind);
+    for series in series {
+        match series {
+            Series::Counter(counter) => line(text, name, "", &counter.labels().text, counter.get()),
+            Series::Gauge(gauge) => line(text, name, "", &gauge.labels().text, number(gauge.get())),
+            Series::Timer(timer) => histogram(text, name, timer),
+        }
+    }
+    let base = name.strip_suffix("_seconds").unwrap_or(name);
+    outcomes(text, base, "_failed_total", "Operations that failed.", series, |(failed, _)| failed);
+    outcomes(text, base, "_cancelled_total", "Operations dropped before their end.", series, |(_, cancelled)| cancelled);
+}
+
+fn head(text: &mut String, name: &str, help: &str, kind: &str) {
+    let _ = write!(text, "# HELP {name} ");
+    escape_into(text, help, false);
+    let _ = writeln!(text, "\n# TYPE {name} {kind}");
+}
+
+fn line(text: &mut String, name: &str, suffix: &str, labels: &str, value: impl std::fmt::Display) {
+    let _ = match labels {
+        "" => writeln!(text, "{name}{suffix} {value}"),
+        _ => writeln!(text, "{name}{suffix}{{{labels}}} {value}"),
+    };
+}
+
+/// Rust writes `inf`, Prometheus reads `+Inf`.
+fn number(value: f64) -> String {
+    match value {
+        f64::INFINITY => "+Inf".to_owned(),
+        f64::NEG_INFINITY => "-Inf".to_owned(),
+        finite_or_nan => finite_or_nan.to_string(),
+    }
+}
+
+fn histogram(text: &mut String, name: &str, timer: &Timer) {
+    let labels = &*timer.labels().text;
+    let comma = if labels.is_empty() { "" } else { "," };
+    let mut counts = [0; BOUNDS.len() + 1];
+    for (number, chunk) in timer.histogram().chunks() {
+        let first = number * PER_CHUNK;
+        let mut bound = CUTS.partition_point(|cut| *cut <= first);
+        let mut from = 0;
+        while from < PER_CHUNK {
+            let to = CUTS.get(bound).map_or(PER_CHUNK, |cut| (cut - first).min(PER_CHUNK));
+            counts[bound] += chunk.count(from, to);
+            (from, bound) = (to, bound + 1);
+        }
+    }
+    let mut below = 0;
+    for (bound, count) in BOUNDS.iter().map(|(bound, _)| *bound).chain(["+Inf"]).zip(counts) {
+        below += count;
+        let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {below}");
+    }
+    let nanos = timer.histogram().sum();
+    line(text, name, "_sum", labels, format_args!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000));
+    line(text, name, "_count", labels, below);
+}
+
+fn outcomes(
+    text: &mut String,
+    base: &str,
+    suffix: &str,
+    help: &str,
+    series: &[Series],
+    pick: impl Fn((u64, u64)) -> u64,
+) {
+    let mut is_first = true;
+    for series in series {
+        let Series::Timer(timer) = series else { continue };
+        if !timer.has_outcomes() {
+            continue;
+        }
+        if is_first {
+            head(text, &format!("{base}{suffix}"), help, "counter");
+            is_first = false;
+        }
+        line(text, base, suffix, &timer.labels().text, pick(timer.histogram().outcomes()));
+    }
+}
