@@ -1,0 +1,56 @@
+//! Numbers about a queue: the same counters that are exported, never a second set.
+
+use std::time::Duration;
+
+use crate::{QueueName, State};
+
+/// Jobs by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts([u64; 7]);
+
+impl Counts {
+    /// Jobs in this state.
+    #[must_use]
+    pub fn of(&self, state: State) -> u64 {
+        self.0[state as usize]
+    }
+
+    pub(crate) fn set(&mut self, state: State, count: u64) {
+        self.0[state as usize] = count;
+    }
+
+    /// Jobs that are not finished.
+    #[must_use]
+    pub fn live(&self) -> u64 {
+        State::ALL.iter().filter(|s| !s.is_finished()).map(|s| self.of(*s)).sum()
+    }
+}
+
+/// A snapshot of one queue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueStats {
+    /// Which queue.
+    pub name: QueueName,
+    /// Jobs by state.
+    pub counts: Counts,
+    /// Whether claims are held off.
+    pub paused: bool,
+    /// How long the job at the head has been available.
+    pub oldest_wait: Option<Duration>,
+    /// Bytes of live jobs.
+    pub bytes: u64,
+    /// The bound on live jobs.
+    pub jobs_max: u64,
+    /// The bound on bytes.
+    pub bytes_max: u64,
+    /// Running jobs per key at most.
+    pub key_limit: Option<u32>,
+    /// Running jobs at most.
+    pub running_limit: Option<u32>,
+    /// Jobs enqueued per second over the last minute.
+    pub enqueued_per_second: f64,
+    /// Jobs finished per second over the last minute.
+    pub finished_per_second: f64,
+    /// Callers waiting in a claim.
+    pub waiting_claims: u64,
+}
