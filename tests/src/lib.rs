@@ -1,1 +1,30 @@
-//! Harness for journeys over HTTP.
+//! Harness for journeys over HTTP: starts the real binary, talks to it as any client would, kills it, and checks
+//! recorded histories against the promises. It depends on no product crate.
+
+mod api;
+mod binary;
+mod checker;
+mod client;
+mod disk;
+mod history;
+mod process;
+mod raw;
+mod reply;
+mod server;
+mod soak;
+mod sse;
+mod wait;
+
+pub use api::{Claimed, Claims, JobList, JobView, Submitted, Worked};
+pub use binary::{Exit, repository, run};
+pub use checker::{Violation, check};
+pub use client::{Call, Client, Failure, Payload};
+pub use disk::SmallDisk;
+pub use history::{Answer, Event, Finish, History, Recorder, Stamp};
+pub use process::Process;
+pub use raw::RawConnection;
+pub use reply::Reply;
+pub use server::{Builder, Server};
+pub use soak::{Figures, Plan, Plant, Soak};
+pub use sse::{SseEvent, SseReader};
+pub use wait::{eventually, within};
