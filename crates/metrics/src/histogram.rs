@@ -62,6 +62,10 @@ impl Histogram {
         })
     }
 
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.shards().count() * size_of::<Shard>() + self.chunks().count() * size_of::<Chunk>()
+    }
+
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut merged: [Option<Box<[u64; PER_CHUNK]>>; CHUNKS] = [const { None }; CHUNKS];
         for (number, chunk) in self.chunks() {
@@ -75,10 +79,12 @@ impl Histogram {
             let numbered = counts.iter().enumerate().filter(|(_, count)| **count > 0);
             numbered.map(move |(sub, count)| ((number * PER_CHUNK + sub) as u16, *count))
         });
+        let counts: Vec<_> = touched.collect();
+        let count = counts.iter().map(|(_, count)| count).sum();
         let (failed, cancelled) = self.outcomes();
         let min = self.shards().map(|shard| shard.min.load(Relaxed)).min().unwrap_or(u64::MAX);
         let max = self.shards().map(|shard| shard.max.load(Relaxed)).max().unwrap_or(0);
-        Snapshot::new(touched.collect(), self.sum(), min, max, failed, cancelled)
+        Snapshot { counts, count, sum: self.sum(), min, max, failed, cancelled }
     }
 }
 

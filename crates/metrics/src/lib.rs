@@ -24,18 +24,26 @@ mod timer;
 
 mod registry;
 mod stats;
+mod window;
+
+mod interchange;
+mod percentiles;
 
 mod buckets;
 mod family;
 mod histogram;
 mod labels;
+mod packed;
 mod prometheus;
 mod snapshot;
 mod stripe;
 
 pub use counter::Counter;
 pub use gauge::Gauge;
+pub use interchange::HdrHistogram;
+pub use percentiles::{Method, PercentileConfig, Percentiles, Summary, percentiles};
 pub use registry::{Config, Registry};
 pub use snapshot::Snapshot;
 pub use stats::OperationStats;
 pub use timer::{Outcome, Running, Timer};
+pub use window::{Recent, Window};

@@ -96,9 +96,10 @@ fn assign() -> Stripe {
         late => PRIVATE + late % SHARED,
     });
     CURRENT.set(stripe);
-    if stripe < PRIVATE && OWNED.try_with(|owned| owned.set(Some(Owned(stripe)))).is_err() {
-        // The thread is ending already: the stripe went back (or never had an owner) and must not be written plainly.
-        CURRENT.set(PRIVATE + stripe % SHARED);
+    if stripe < PRIVATE {
+        let owned = Owned(stripe);
+        // A thread that is ending already cannot keep it: the closure is dropped, and with it `owned`, uncalled.
+        let _ = OWNED.try_with(move |slot| slot.set(Some(owned)));
     }
     Stripe(CURRENT.get())
 }

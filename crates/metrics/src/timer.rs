@@ -93,6 +93,12 @@ impl Timer {
         self.0.histogram.snapshot()
     }
 
+    /// Bytes this series holds: about 700 and 0.9 KB per recording thread, and 512 per thread and power of two of
+    /// nanoseconds it has recorded.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Core>() + self.0.histogram.heap_bytes()
+    }
+
     /// The figures of everything recorded so far.
     pub fn stats(&self) -> OperationStats {
         OperationStats::new(self.0.name, self.0.labels.pairs.to_vec(), &self.snapshot())
