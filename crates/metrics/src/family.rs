@@ -36,6 +36,8 @@ pub(crate) enum Found {
     Series(Series),
     /// The family is full: here is the series that takes what has no place.
     Overflow(Series),
+    /// Another family exports something under this name.
+    NameTaken,
     /// The name is taken by another type.
     OtherKind,
     /// The name is taken with other label names.
@@ -47,7 +49,7 @@ impl Family {
         Self { help, kind, label_names: labels.names().collect(), series: BTreeMap::new() }
     }
 
-    pub(crate) fn find(&mut self, name: &'static str, kind: Kind, labels: Labels, series_max: usize) -> Found {
+    pub(crate) fn find(&mut self, name: &'static str, kind: Kind, labels: &Labels, series_max: usize) -> Found {
         if self.kind != kind {
             return Found::OtherKind;
         }
@@ -58,7 +60,7 @@ impl Family {
             return Found::Series(series.clone());
         }
         if self.series.len() < series_max {
-            return Found::Series(self.open(name, labels));
+            return Found::Series(self.open(name, labels.clone()));
         }
         let labels = labels.overflow();
         let overflow = self.series.get(&labels.text).cloned();

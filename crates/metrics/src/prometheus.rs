@@ -3,8 +3,6 @@
 //! A timer becomes a histogram in seconds. Its `le` bounds are cut at the nearest bucket edge below, so a sample up to
 //! 1.6 % under a bound may be counted at the next one; `+Inf`, `_count` and `_sum` are exact.
 
-use std::fmt::Write;
-
 use crate::buckets::{self, PER_CHUNK};
 use crate::family::{Kind, Series};
 use crate::labels::escape_into;
@@ -43,6 +41,7 @@ const CUTS: [usize; BOUNDS.len()] = {
     cuts
 };
 
+/// Appends one family: head, then a line per series, or a histogram per series and what failed or was cancelled.
 pub(crate) fn render_family(text: &mut String, name: &str, help: &str, kind: Kind, series: &[Series]) {
     if series.is_empty() {
         return;
@@ -55,31 +54,60 @@ pub(crate) fn render_family(text: &mut String, name: &str, help: &str, kind: Kin
     head(text, name, help, kind);
     for series in series {
         match series {
-            Series::Counter(counter) => line(text, name, "", &counter.labels().text, counter.get()),
-            Series::Gauge(gauge) => line(text, name, "", &gauge.labels().text, number(gauge.get())),
+            Series::Counter(counter) => line(text, &[name], &counter.labels().text, counter.get()),
+            Series::Gauge(gauge) => line_with(text, &[name], &gauge.labels().text, &float(gauge.get())),
             Series::Timer(timer) => histogram(text, name, timer),
         }
     }
-    let base = name.strip_suffix("_seconds").unwrap_or(name);
-    outcomes(text, base, "_failed_total", "Operations that failed.", series, |(failed, _)| failed);
-    outcomes(text, base, "_cancelled_total", "Operations dropped before their end.", series, |(_, cancelled)| cancelled);
+    let failed = "Operations that failed.";
+    outcomes(text, name, FAILED, failed, series, |(failed, _)| failed);
+    let cancelled = "Operations that were dropped before they had an outcome.";
+    outcomes(text, name, CANCELLED, cancelled, series, |(_, cancelled)| cancelled);
+}
+
+const FAILED: &str = "_failed_total";
+const CANCELLED: &str = "_cancelled_total";
+
+/// Every name a family of this name and kind may put into the text.
+pub(crate) fn exported_names(name: &str, kind: Kind) -> Vec<String> {
+    let mut names = vec![name.to_owned()];
+    if kind == Kind::Timer {
+        names.extend(["_bucket", "_sum", "_count"].map(|suffix| format!("{name}{suffix}")));
+        names.extend([FAILED, CANCELLED].map(|suffix| format!("{}{suffix}", without_unit(name))));
+    }
+    names
+}
+
+fn without_unit(name: &str) -> &str {
+    name.strip_suffix("_seconds").unwrap_or(name)
 }
 
 fn head(text: &mut String, name: &str, help: &str, kind: &str) {
-    let _ = write!(text, "# HELP {name} ");
+    push(text, &["# HELP ", name, " "]);
     escape_into(text, help, false);
-    let _ = writeln!(text, "\n# TYPE {name} {kind}");
+    push(text, &["\n# TYPE ", name, " ", kind, "\n"]);
 }
 
-fn line(text: &mut String, name: &str, suffix: &str, labels: &str, value: impl std::fmt::Display) {
-    let _ = match labels {
-        "" => writeln!(text, "{name}{suffix} {value}"),
-        _ => writeln!(text, "{name}{suffix}{{{labels}}} {value}"),
-    };
+fn line(text: &mut String, name: &[&str], labels: &str, value: u64) {
+    line_with(text, name, labels, itoa::Buffer::new().format(value));
+}
+
+fn line_with(text: &mut String, name: &[&str], labels: &str, value: &str) {
+    push(text, name);
+    if !labels.is_empty() {
+        push(text, &["{", labels, "}"]);
+    }
+    push(text, &[" ", value, "\n"]);
+}
+
+fn push(text: &mut String, parts: &[&str]) {
+    for part in parts {
+        text.push_str(part);
+    }
 }
 
 /// Rust writes `inf`, Prometheus reads `+Inf`.
-fn number(value: f64) -> String {
+fn float(value: f64) -> String {
     match value {
         f64::INFINITY => "+Inf".to_owned(),
         f64::NEG_INFINITY => "-Inf".to_owned(),
@@ -90,6 +118,22 @@ fn number(value: f64) -> String {
 fn histogram(text: &mut String, name: &str, timer: &Timer) {
     let labels = &*timer.labels().text;
     let comma = if labels.is_empty() { "" } else { "," };
+    // The part all bucket lines share is put together once: this loop is most of a scrape.
+    let start = text.len();
+    push(text, &[name, "_bucket{", labels, comma, "le=\""]);
+    let prefix = text.split_off(start);
+    let mut digits = itoa::Buffer::new();
+    let mut below = 0;
+    for (bound, count) in BOUNDS.iter().map(|(bound, _)| *bound).chain(["+Inf"]).zip(bound_counts(timer)) {
+        below += count;
+        push(text, &[&prefix, bound, "\"} ", digits.format(below), "\n"]);
+    }
+    line_with(text, &[name, "_sum"], labels, &seconds(timer.histogram().sum()));
+    line(text, &[name, "_count"], labels, below);
+}
+
+/// How many recordings lie between each bound and the one before, over all threads.
+fn bound_counts(timer: &Timer) -> [u64; BOUNDS.len() + 1] {
     let mut counts = [0; BOUNDS.len() + 1];
     for (number, chunk) in timer.histogram().chunks() {
         let first = number * PER_CHUNK;
@@ -101,34 +145,31 @@ fn histogram(text: &mut String, name: &str, timer: &Timer) {
             (from, bound) = (to, bound + 1);
         }
     }
-    let mut below = 0;
-    for (bound, count) in BOUNDS.iter().map(|(bound, _)| *bound).chain(["+Inf"]).zip(counts) {
-        below += count;
-        let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {below}");
-    }
-    let nanos = timer.histogram().sum();
-    line(text, name, "_sum", labels, format_args!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000));
-    line(text, name, "_count", labels, below);
+    counts
+}
+
+fn seconds(nanos: u128) -> String {
+    format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
 }
 
 fn outcomes(
     text: &mut String,
-    base: &str,
+    name: &str,
     suffix: &str,
     help: &str,
     series: &[Series],
     pick: impl Fn((u64, u64)) -> u64,
 ) {
+    let name = without_unit(name);
     let mut is_first = true;
     for series in series {
         let Series::Timer(timer) = series else { continue };
         if !timer.has_outcomes() {
             continue;
         }
-        if is_first {
-            head(text, &format!("{base}{suffix}"), help, "counter");
-            is_first = false;
+        if std::mem::take(&mut is_first) {
+            head(text, &format!("{name}{suffix}"), help, "counter");
         }
-        line(text, base, suffix, &timer.labels().text, pick(timer.histogram().outcomes()));
+        line(text, &[name, suffix], &timer.labels().text, pick(timer.histogram().outcomes()));
     }
 }

@@ -1,6 +1,6 @@
 //! The place where a process keeps its metrics: names to series, bounded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -46,8 +46,29 @@ pub struct Registry(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     config: Config,
-    /// Locked to make, retire or list series, one family at a time; never while recording or rendering.
-    families: Mutex<BTreeMap<&'static str, Family>>,
+    /// Locked to make, retire or list series, one family at a time; no recording waits for it.
+    families: Mutex<Families>,
+}
+
+/// All families, and the names they may export: a timer also takes `…_count`, `…_failed_total` and so on.
+#[derive(Default)]
+struct Families {
+    by_name: BTreeMap<&'static str, Family>,
+    exported: BTreeSet<String>,
+}
+
+impl Families {
+    /// The family of this name, new if need be; `None` when another family exports something under one of its names.
+    fn family(&mut self, name: &'static str, help: &'static str, kind: Kind, labels: &Labels) -> Option<&mut Family> {
+        if !self.by_name.contains_key(name) {
+            let names = prometheus::exported_names(name, kind);
+            if names.iter().any(|name| self.exported.contains(name)) {
+                return None;
+            }
+            self.exported.extend(names);
+        }
+        Some(self.by_name.entry(name).or_insert_with(|| Family::new(help, kind, labels)))
+    }
 }
 
 impl Registry {
@@ -103,12 +124,12 @@ impl Registry {
     /// Stops exporting one series, for example of a deleted queue; returns whether there was one.
     /// Handles to it keep working but are no longer exported; asking for it again starts at zero.
     pub fn retire(&self, name: &str, labels: &[(&'static str, &str)]) -> bool {
-        self.families().get_mut(name).is_some_and(|family| family.retire(&Labels::new(labels)))
+        self.families().by_name.get_mut(name).is_some_and(|family| family.retire(&Labels::new(labels)))
     }
 
     /// Stops exporting every series, of any name, that carries this label and value; returns how many there were.
     pub fn retire_label(&self, label: &str, value: &str) -> usize {
-        self.families().values_mut().map(|family| family.retire_label(label, value)).sum()
+        self.families().by_name.values_mut().map(|family| family.retire_label(label, value)).sum()
     }
 
     /// Everything in the Prometheus text format 0.0.4.
@@ -140,7 +161,9 @@ impl Registry {
         let mut last = "";
         loop {
             let families = self.families();
-            let Some((name, family)) = families.range::<str, _>((Excluded(last), Unbounded)).next() else { return };
+            let Some((name, family)) = families.by_name.range::<str, _>((Excluded(last), Unbounded)).next() else {
+                return;
+            };
             last = name;
             let (help, kind) = (family.help, family.kind);
             let series: Vec<_> = family.series().cloned().collect();
@@ -154,18 +177,22 @@ impl Registry {
         if !labels::is_metric_name(name) || !labels.are_valid() {
             return self.refuse(name, kind, labels, "name");
         }
-        let mut families = self.families();
-        let family = families.entry(name).or_insert_with(|| Family::new(help, kind, &labels));
-        let found = family.find(name, kind, labels.clone(), self.0.config.series_max);
-        drop(families);
-        match found {
+        match self.find(name, help, kind, &labels) {
             Found::Series(series) => series,
             Found::Overflow(series) => {
                 self.count_fault(OVERFLOW, "Requests for a series in a full family.", &[("family", name)]);
                 series
             }
+            Found::NameTaken => self.refuse(name, kind, labels, "name"),
             Found::OtherKind => self.refuse(name, kind, labels, "type"),
             Found::OtherLabels => self.refuse(name, kind, labels, "labels"),
+        }
+    }
+
+    fn find(&self, name: &'static str, help: &'static str, kind: Kind, labels: &Labels) -> Found {
+        match self.families().family(name, help, kind, labels) {
+            Some(family) => family.find(name, kind, labels, self.0.config.series_max),
+            None => Found::NameTaken,
         }
     }
 
@@ -178,16 +205,13 @@ impl Registry {
 
     fn count_fault(&self, name: &'static str, help: &'static str, labels: &[(&'static str, &str)]) {
         let labels = Labels::new(labels);
-        let mut families = self.families();
-        let family = families.entry(name).or_insert_with(|| Family::new(help, Kind::Counter, &labels));
-        let found = family.find(name, Kind::Counter, labels, self.0.config.series_max);
-        drop(families);
+        let found = self.find(name, help, Kind::Counter, &labels);
         if let Found::Series(Series::Counter(counter)) | Found::Overflow(Series::Counter(counter)) = found {
             counter.inc();
         }
     }
 
-    fn families(&self) -> MutexGuard<'_, BTreeMap<&'static str, Family>> {
+    fn families(&self) -> MutexGuard<'_, Families> {
         self.0.families.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
