@@ -1,0 +1,80 @@
+"""A Tidegate worker with nothing but Python's standard library.
+
+    python3 worker.py --url http://127.0.0.1:7700 --queue default --lanes 4 [--token TOKEN]
+"""
+import argparse, http.client, json, os, random, signal, socket, sys, threading, time, urllib.error, urllib.request, uuid
+
+parser = argparse.ArgumentParser(description="Works on the jobs of one queue until SIGTERM.")
+parser.add_argument("--url", default=os.environ.get("TIDEGATE_URL", "http://127.0.0.1:7700"))
+parser.add_argument("--queue", default=os.environ.get("TIDEGATE_QUEUE", "default"))
+parser.add_argument("--token", default=os.environ.get("TIDEGATE_TOKEN"))
+parser.add_argument("--lanes", type=int, default=4, help="jobs worked on at the same time")
+args = parser.parse_args()
+
+NAME = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"  # never the same twice
+HEADERS = {"Content-Type": "application/json", **({"Authorization": f"Bearer {args.token}"} if args.token else {})}
+stopping = threading.Event()
+leases = {}  # lease -> Event that says "stop working on it": cancelled, or no longer ours
+lease_ms = 1000  # until the first claim tells
+
+HANDLERS = {  # your work goes here: return what JSON can say, raise to fail
+    "email": lambda data, stop: {"sent": data["to"]},
+    "sum": lambda data, stop: {"sum": sum(data["numbers"])},
+    "nap": lambda data, stop: {"interrupted": stop.wait(data["ms"] / 1000)},  # long work looks at `stop`
+}
+
+def post(verb, body):
+    """One call, repeated while the server is away: a lease makes the repetition harmless."""
+    request = urllib.request.Request(f"{args.url}/api/queues/{args.queue}/{verb}", json.dumps(body).encode(), HEADERS)
+    pause = 0.1
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as reply:
+                return json.load(reply)["data"]
+        except urllib.error.HTTPError as error:
+            if error.code < 500 and error.code not in (408, 429):
+                raise RuntimeError(f"{verb} refused: {error.code} {error.read().decode()}") from None
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            print(f"cannot {verb}: {error}", file=sys.stderr, flush=True)
+        if stopping.is_set() and pause > 1:
+            return {}  # not worth waiting for: a lease runs out by itself
+        time.sleep(pause * random.uniform(0.5, 1))
+        pause = min(pause * 2, 5)
+
+def beat():
+    while True:
+        time.sleep(lease_ms / 5000)  # a fifth of the lease, in seconds
+        if held := dict(leases):
+            answer = post("beat", {"worker": NAME, "leases": list(held)})
+            for lease in answer.get("cancelled", []) + answer.get("stale", []):
+                held[lease].set()
+
+def lane():
+    global lease_ms
+    claim, jobs = {"limit": 1, "waitMs": 5000}, []
+    while not stopping.is_set():
+        if not jobs:
+            answer = post("claim", {"worker": NAME, **claim})
+            jobs, lease_ms = answer.get("jobs", []), answer.get("leaseMs", lease_ms)
+            continue
+        job = jobs.pop()
+        lease, leases[job["lease"]] = job["lease"], threading.Event()
+        try:
+            done = {"lease": lease, "result": HANDLERS[job["jobType"]](job["data"], leases[lease])}
+            answer = post("complete", {"results": [done], **({} if stopping.is_set() else {"claim": claim})})
+        except Exception as error:
+            answer = post("fail", {"failures": [{"lease": lease, "error": f"{type(error).__name__}: {error}"}]})
+        del leases[lease]
+        print(job["jobId"], *answer.get("outcomes", ["unknown"]), flush=True)
+        jobs = answer.get("jobs", [])
+    if jobs:  # claimed while stopping: back they go, unstarted
+        post("release", {"leases": [job["lease"] for job in jobs]})
+
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda *_: stopping.set())
+lanes = [threading.Thread(target=lane) for _ in range(args.lanes)]
+for thread in [threading.Thread(target=beat, daemon=True), *lanes]:
+    thread.start()
+print(f"{NAME} works on {args.queue}", flush=True)
+for thread in lanes:
+    thread.join()
