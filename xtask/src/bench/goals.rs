@@ -1,0 +1,159 @@
+//! The figures we set out to reach, each tied to a row by area and name. A missed goal is shown; it fails nothing, for
+//! figures depend on the machine. Prefer ratios: they hold on any.
+
+use super::row::Row;
+use crate::table::{aligned, number};
+
+/// A bound for the value of a row, or for its ratio to the baseline.
+pub(super) struct Goal {
+    area: &'static str,
+    name: &'static str,
+    of: Of,
+    bound: Bound,
+    /// Where the bound comes from.
+    why: &'static str,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Of {
+    Value(&'static str),
+    Ratio(&'static str),
+}
+
+#[derive(Clone, Copy)]
+enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+use Bound::{AtLeast, AtMost};
+use Of::{Ratio, Value};
+
+const GOALS: &[Goal] = &[
+    goal("metrics", "record, 1 thread", Value("ns"), AtMost(5.0), "an atomic H2 histogram: 5 ns"),
+    goal("metrics", "record, 2 threads", Value("ns"), AtMost(6.0), "no growth with threads; the atomic one: 9.9 ns"),
+    goal("metrics", "exact percentiles of 1 M", Value("ms"), AtMost(8.0), "a full sort: 13–24 ms"),
+    goal("metrics", "scrape 10 k timers", Value("ms"), AtMost(12.0), "prometheus-client: 12.3 ms"),
+    goal("metrics", "memory per timer", Value("KB"), AtMost(20.0), "HdrHistogram with 3 digits: 147 KB"),
+    goal("compute", "matmul 1024, 1 thread", Ratio("faer"), AtLeast(0.9), "the tiles may cost a tenth of faer"),
+    goal("compute", "matmul 1024, 2 threads", Ratio("faer"), AtLeast(0.9), "the tiles may cost a tenth of faer"),
+    goal("compute", "matmul 64, 2 threads", Ratio("faer 1 thread"), AtLeast(0.9), "no collapse at small sizes"),
+    goal("compute", "pearson 2000x500", Value("ms"), AtMost(16.0), "numpy.corrcoef: 24–26 ms"),
+    goal("compute", "sparse top-20", Value("ms"), AtMost(212.0), "a quarter of scipy in blocks: 848 ms"),
+    goal("compute", "normalized power 10 M", Ratio("plain loop"), AtMost(0.33), "a third of the plain loop"),
+    goal(
+        "queue",
+        "durable enqueue, 64 callers",
+        Value("jobs/s"),
+        AtLeast(100_000.0),
+        "SQLite WAL: 62 k; the log itself: 198 k",
+    ),
+    goal("queue", "durable enqueue, 1 caller", Ratio("fdatasync"), AtLeast(0.9), "one caller waits for one sync"),
+    goal("queue", "claim cycle, 10 k waiting", Value("jobs/s"), AtLeast(300_000.0), "SQLite: 160 k"),
+    goal(
+        "queue",
+        "claim cycle, 1 M waiting",
+        Ratio("10 k waiting"),
+        AtLeast(0.8),
+        "flat within a fifth from 10 k to 1 M",
+    ),
+    goal("queue", "restart with 1 M waiting", Value("s"), AtMost(2.0), "Redis AOF: 0.9 s; a scan of the store: 1.3 s"),
+];
+
+const fn goal(area: &'static str, name: &'static str, of: Of, bound: Bound, why: &'static str) -> Goal {
+    Goal { area, name, of, bound, why }
+}
+
+/// The goal of this row, if it has one.
+pub(super) fn of(row: &Row) -> Option<&'static Goal> {
+    GOALS.iter().find(|goal| goal.area == row.area && goal.name == row.name)
+}
+
+/// Goals of areas that were run whose row nobody printed: a renamed row would else lose its goal unseen.
+pub(super) fn unmeasured(rows: &[Row]) -> Vec<String> {
+    let ran = |goal: &&Goal| rows.iter().any(|row| row.area == goal.area);
+    let measured = |goal: &&Goal| rows.iter().any(|row| row.area == goal.area && row.name == goal.name);
+    let silent = GOALS.iter().filter(ran).filter(|goal| !measured(goal));
+    silent.map(|goal| format!("{} / {}: {}", goal.area, goal.name, goal.asked())).collect()
+}
+
+/// All goals with their reasons.
+pub(super) fn listing() -> String {
+    let mut lines = vec![["area", "what", "goal", "why"].map(str::to_owned).to_vec()];
+    lines.extend(GOALS.iter().map(|goal| vec![goal.area.into(), goal.name.into(), goal.asked(), goal.why.into()]));
+    aligned(&lines, &[])
+}
+
+impl Goal {
+    /// `met (≥ 100 000)`, `missed (≥ 100 000)`, or what keeps it from being judged.
+    pub(super) fn verdict(&self, row: &Row) -> String {
+        let asked = self.asked();
+        match self.measured(row).map(|measured| self.bound.holds(measured)) {
+            Some(true) => format!("met ({asked})"),
+            Some(false) => format!("MISSED ({asked})"),
+            None => format!("not comparable ({asked})"),
+        }
+    }
+
+    /// The figure the bound is about; `None` where the row has another unit or another baseline.
+    fn measured(&self, row: &Row) -> Option<f64> {
+        match self.of {
+            Value(unit) => (row.unit == unit).then_some(row.value),
+            Ratio(name) => {
+                row.baseline.as_ref().filter(|baseline| baseline.name == name).map(|baseline| baseline.ratio)
+            }
+        }
+    }
+
+    fn asked(&self) -> String {
+        let (sign, bound) = match self.bound {
+            AtLeast(bound) => ("≥", bound),
+            AtMost(bound) => ("≤", bound),
+        };
+        match self.of {
+            Value(unit) => format!("{sign} {} {unit}", number(bound)),
+            Ratio(name) => format!("{sign} {bound} × {name}"),
+        }
+    }
+}
+
+impl Bound {
+    fn holds(self, measured: f64) -> bool {
+        match self {
+            AtLeast(bound) => measured >= bound,
+            AtMost(bound) => measured <= bound,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::row::parse;
+    use super::*;
+
+    fn verdict(line: &str) -> String {
+        let row = parse(&line.replace(';', "\t")).unwrap().unwrap();
+        of(&row).map(|goal| goal.verdict(&row)).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_goal_is_met_missed_or_not_comparable() {
+        assert_eq!(verdict("ROW;metrics;record, 1 thread;4.9;ns"), "met (≤ 5.00 ns)");
+        assert_eq!(verdict("ROW;metrics;record, 1 thread;5.1;ns"), "MISSED (≤ 5.00 ns)");
+        assert_eq!(verdict("ROW;metrics;record, 1 thread;0.005;µs"), "not comparable (≤ 5.00 ns)");
+        assert_eq!(verdict("ROW;queue;durable enqueue, 1 caller;9;jobs/s;fdatasync;10;0.9"), "met (≥ 0.9 × fdatasync)");
+        assert_eq!(
+            verdict("ROW;queue;durable enqueue, 1 caller;9;jobs/s;SQLite;1;9"),
+            "not comparable (≥ 0.9 × fdatasync)"
+        );
+        assert_eq!(verdict("ROW;queue;something else;9;jobs/s"), "");
+    }
+
+    #[test]
+    fn a_goal_whose_row_is_gone_is_told_where_its_area_was_run() {
+        let row = parse("ROW\tmetrics\trecord, 1 thread\t4\tns").unwrap().unwrap();
+        let silent = unmeasured(&[row]);
+        assert!(silent.iter().any(|goal| goal.starts_with("metrics / record, 2 threads")), "{silent:?}");
+        assert!(silent.iter().all(|goal| goal.starts_with("metrics")), "{silent:?}");
+    }
+}
