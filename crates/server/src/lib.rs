@@ -1,1 +1,21 @@
 //! The HTTP server: jobs, workers, health, metrics.
+//!
+//! Contents, in reading order: a [`Config`](config::Config) comes from [`config`] and [`env`]; a [`Server`] is started
+//! with it and run until it has drained. Requests come in through [`accept`], pass the gate (`gate`, `browser`, [`auth`])
+//! and reach one file per resource in `api`. What goes wrong becomes a [`Problem`](error::Problem) in [`error`].
+
+pub mod accept;
+pub mod auth;
+pub mod config;
+pub mod env;
+pub mod error;
+
+mod api;
+mod app;
+mod body;
+mod browser;
+mod gate;
+mod limits;
+mod serve;
+
+pub use serve::{Ended, Server, StartError, openapi_json, stop_signals};

@@ -1,0 +1,224 @@
+//! One connection, from its first byte to its last: hyper speaks HTTP, the watch says when it is over.
+
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes};
+use http::{Request, Response, Version};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tokio_util::task::TaskTracker;
+
+use super::io::Io;
+use super::watch::{Deadlines, Expired, Watch};
+use super::{Answer, Bounds, Shared, refuse};
+
+/// 64 KiB per stream in both directions: what HTTP/2 gives by default; more would let one connection hold megabytes.
+const WINDOW: u32 = 64 * 1024;
+/// 1 MiB for all streams of a connection.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// 16 KiB of decoded headers per HTTP/2 request.
+const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+/// 20 streams reset by the peer before we accepted them, then the connection ends (rapid reset, CVE-2023-44487).
+const RESETS_PENDING_MAX: usize = 20;
+/// 256 streams we had to reset for the peer's errors, then the connection ends (CVE-2025-8671).
+const RESETS_LOCAL_MAX: usize = 256;
+
+/// Starts HTTP/2's streams as tasks that the drain waits for.
+#[derive(Debug, Clone)]
+pub(crate) struct Spawner(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Spawner
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+/// How we speak HTTP/1.1 and HTTP/2.
+pub(crate) fn protocol(bounds: &Bounds, head_bytes_max: usize, tasks: &TaskTracker) -> Builder<Spawner> {
+    let mut builder = Builder::new(Spawner(tasks.clone()));
+    // The watch keeps the head deadline: hyper's own starts too late, after the protocol has been recognised.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(head_bytes_max).half_close(false);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(bounds.streams_max)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(WINDOW as usize)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(RESETS_LOCAL_MAX);
+    builder
+}
+
+/// How a connection came to its end.
+enum End {
+    Closed,
+    Expired(Expired),
+}
+
+/// Serves one connection until the peer closes it, a deadline passes or the drain lets it go.
+pub(crate) async fn drive<A: Answer>(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared<A>>) {
+    let bounds = &shared.bounds;
+    // Answers are small and awaited: waiting to fill a packet would only add latency.
+    let _ = stream.set_nodelay(true);
+    let deadlines = Deadlines { head: bounds.head_timeout, idle: bounds.idle_timeout, write: bounds.write_timeout };
+    let watch = Arc::new(Watch::new(deadlines, Instant::now()));
+    let stream = Arc::new(stream);
+
+    let end = speak(Arc::clone(&stream), peer, &watch, shared).await;
+    match end {
+        End::Closed if watch.is_body_unread() => refuse::linger(&stream).await,
+        End::Closed => {}
+        End::Expired(Expired::Head) => {
+            shared.counters.closed_head.inc();
+            refuse::slow_head(&stream, bounds.head_timeout).await;
+        }
+        End::Expired(Expired::Idle) => shared.counters.closed_idle.inc(),
+        End::Expired(Expired::Write) => {
+            shared.counters.closed_write.inc();
+            tracing::debug!(%peer, "closed a connection whose peer stopped reading");
+        }
+    }
+}
+
+/// Runs hyper and the watch side by side. hyper and its buffers are gone when this returns.
+async fn speak<A: Answer>(
+    stream: Arc<TcpStream>,
+    peer: SocketAddr,
+    watch: &Arc<Watch>,
+    shared: &Arc<Shared<A>>,
+) -> End {
+    let service = service_fn(|request: Request<Incoming>| answer(request, Arc::clone(watch), Arc::clone(shared)));
+    let io = TokioIo::new(Io::new(stream, Arc::clone(watch)));
+    let mut connection = pin!(shared.http.serve_connection(io, service));
+    let mut timer = pin!(None);
+    let mut is_draining = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%peer, %error, "connection ended early");
+                }
+                return End::Closed;
+            }
+            expired = std::future::poll_fn(|cx| poll_expired(watch, timer.as_mut(), cx)) => return End::Expired(expired),
+            () = shared.cut.cancelled() => return End::Closed,
+            () = shared.draining.cancelled(), if !is_draining => {
+                is_draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// Ready when the watch's next deadline has passed. The timer exists only while there is a deadline, and is moved only
+/// when the deadline moved.
+fn poll_expired(watch: &Watch, mut timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<Expired> {
+    watch.wake_by(cx.waker());
+    let Some((at, expired)) = watch.next() else {
+        timer.set(None);
+        return Poll::Pending;
+    };
+    if timer.is_none() {
+        timer.set(Some(tokio::time::sleep_until(at)));
+    }
+    let Some(mut sleep) = timer.as_pin_mut() else { return Poll::Pending };
+    if sleep.deadline() != at {
+        sleep.as_mut().reset(at);
+    }
+    sleep.poll(cx).map(|()| expired)
+}
+
+async fn answer<A: Answer>(
+    request: Request<Incoming>,
+    watch: Arc<Watch>,
+    shared: Arc<Shared<A>>,
+) -> Result<Response<Watched>, std::convert::Infallible> {
+    let in_flight = InFlight::begin(Arc::clone(&watch), request.version());
+    let request = request.map(|body| Body::new(Received { body, watch }));
+    let response = shared.answer.answer(request).await;
+    Ok(response.map(|body| Watched { body, _in_flight: in_flight }))
+}
+
+/// A request whose response is not out yet.
+struct InFlight(Arc<Watch>);
+
+impl InFlight {
+    fn begin(watch: Arc<Watch>, version: Version) -> Self {
+        watch.request_begun(version == Version::HTTP_2);
+        Self(watch)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.request_ended(Instant::now());
+    }
+}
+
+/// A response body that ends its request when hyper has taken it all, or has given up on it.
+pub(crate) struct Watched {
+    body: Body,
+    _in_flight: InFlight,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A request body that remembers whether it was read to its end.
+struct Received {
+    body: Incoming,
+    watch: Arc<Watch>,
+}
+
+impl http_body::Body for Received {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        if !http_body::Body::is_end_stream(&self.body) {
+            self.watch.body_left_unread();
+        }
+    }
+}

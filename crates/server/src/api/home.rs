@@ -1,0 +1,54 @@
+//! The page at `/`: what runs here, in plain HTML. No script, nothing from elsewhere.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header;
+
+use super::Routes;
+use crate::app::App;
+use crate::auth::Access;
+
+const POLICY: &str =
+    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const STYLE: &str = "body{font:1rem/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1a2a33;background:#fff}\
+table{border-collapse:collapse;width:100%}th,td{padding:.3rem .6rem;border-bottom:1px solid #cdd8dd;text-align:right}\
+th:first-child,td:first-child{text-align:left}.wide{overflow-x:auto}a{color:#00607a}\
+@media(prefers-color-scheme:dark){body{color:#dbe6ea;background:#10191e}th,td{border-color:#33454e}a{color:#6fd0ea}}";
+
+pub(crate) fn router(routes: &mut Routes) {
+    routes.get("/", Access::Public, page).get("/home.css", Access::Public, style);
+}
+
+/// A page for people: version, durability, queues, where to go next.
+#[utoipa::path(get, path = "/", tag = "health", responses((status = 200, description = "A page for people.", content_type = "text/html", body = String)))]
+pub(crate) async fn page(State(app): State<Arc<App>>) -> Response {
+    let mut page = String::from(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">",
+    );
+    let state = if app.is_draining() { "draining" } else { "ready" };
+    let _ = write!(
+        page,
+        "<title>Tidegate</title><link rel=\"stylesheet\" href=\"/home.css\"><h1>Tidegate {}</h1><p>{state}, embedded store, durability <b>{}</b>.</p>",
+        env!("CARGO_PKG_VERSION"),
+        app.config.durability.name(),
+    );
+    page.push_str("<p><a href=\"/openapi.json\">OpenAPI document</a> · <a href=\"/metrics\">metrics</a> · <a href=\"/readyz\">readiness</a></p></html>");
+    (
+        [
+            (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+            (header::REFERRER_POLICY, "no-referrer"),
+        ],
+        page,
+    )
+        .into_response()
+}
+
+/// The page's style sheet.
+#[utoipa::path(get, path = "/home.css", tag = "health", responses((status = 200, description = "The page's style sheet.", content_type = "text/css", body = String)))]
+pub(crate) async fn style() -> Response {
+    ([(header::CONTENT_TYPE, "text/css"), (header::CACHE_CONTROL, "max-age=3600")], STYLE).into_response()
+}

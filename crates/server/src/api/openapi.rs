@@ -1,0 +1,55 @@
+//! The OpenAPI 3.1 document, made from the code it describes.
+
+use std::sync::LazyLock;
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+
+use super::Routes;
+use crate::auth::Access;
+
+pub(crate) fn router(routes: &mut Routes) {
+    routes.get("/openapi.json", Access::Public, openapi);
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Tidegate", description = "Durable background jobs, queues and metrics. Every error is `application/problem+json` with a stable `code`.", license(name = "MIT OR Apache-2.0")),
+    paths(
+        super::home::page,
+        super::home::style,
+        super::health::live,
+        super::health::ready,
+        super::metrics::metrics,
+        openapi,
+    ),
+    components(schemas(crate::error::ProblemBody<'static>, crate::error::FieldError)),
+    security((), ("token" = [])),
+    tags(
+        (name = "health", description = "Probes and figures."),
+    )
+)]
+struct Document;
+
+/// The document.
+pub(crate) fn document() -> utoipa::openapi::OpenApi {
+    let mut document = Document::openapi();
+    document.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    let token = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("Needed when the server was started with a token file; scopes: read, submit, admin."))
+        .build();
+    document.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(token));
+    document
+}
+
+static RENDERED: LazyLock<Bytes> = LazyLock::new(|| document().to_json().unwrap_or_default().into());
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "health", responses((status = 200, description = "OpenAPI 3.1.", content_type = "application/json", body = Object)))]
+pub(crate) async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], RENDERED.clone()).into_response()
+}

@@ -1,0 +1,75 @@
+//! What the handlers share.
+
+use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
+
+use tidegate_metrics::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Auth;
+use crate::body::{Bodies, BodyBounds};
+use crate::browser::Hosts;
+use crate::config::Config;
+
+/// One per server; every field locks for itself.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) auth: Auth,
+    pub(crate) hosts: Hosts,
+    pub(crate) bodies: Bodies,
+    pub(crate) registry: Shown<Registry>,
+    /// Cancelled when the drain begins: waits end, streams close.
+    pub(crate) draining: CancellationToken,
+    pub(crate) started: Instant,
+    /// Requests being answered.
+    pub(crate) requests: AtomicUsize,
+}
+
+/// Keeps `Debug` derivable around things that are not worth printing.
+pub(crate) struct Shown<T>(pub(crate) T);
+
+impl<T> std::fmt::Debug for Shown<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(std::any::type_name::<T>())
+    }
+}
+
+impl<T> std::ops::Deref for Shown<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl App {
+    pub(crate) fn new(
+        config: Config,
+        auth: Auth,
+        hosts: Hosts,
+        registry: Registry,
+        draining: CancellationToken,
+    ) -> Self {
+        let bodies = Bodies::new(BodyBounds {
+            one_max: config.body_bytes_max.as_usize(),
+            all_max: config.bodies_bytes_max.as_usize(),
+            stall_timeout: config.body_stall_timeout,
+            timeout: config.body_timeout,
+        });
+        Self {
+            config,
+            auth,
+            hosts,
+            bodies,
+            registry: Shown(registry),
+            draining,
+            started: Instant::now(),
+            requests: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+}

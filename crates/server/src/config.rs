@@ -1,0 +1,139 @@
+//! Settings: one table says the name, default, bounds and meaning of each. From it come the fields of [`Config`], the
+//! flags, the environment names, the keys of the file, `config print` and `docs/configuration.md`.
+//!
+//! Flags win over the environment, the environment over the file, the file over the defaults. What is wrong is reported
+//! all at once, each with its source, its value and what is accepted.
+
+mod docs;
+mod resolve;
+mod value;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use docs::{markdown, toml as to_toml};
+pub use resolve::{ConfigError, Flags, Origin, Resolved, resolve};
+pub use value::{Bounds, Bytes, Durability, Hosts, Listen, LogFormat, RedisUrl, Value};
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Setting {
+    /// Key in the file: `lease`. The flag is the same with dashes.
+    pub key: &'static str,
+    /// Name in the environment.
+    pub env: &'static str,
+    /// Default, as one would write it; empty for none.
+    pub default: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+    /// What is accepted, in words.
+    pub accepts: fn(Bounds) -> String,
+    /// Limits of a number; the type decides what it counts.
+    pub bounds: Bounds,
+    /// A switch: its flag needs no value.
+    pub is_switch: bool,
+    /// Where it can be given.
+    pub section: &'static str,
+}
+
+impl Setting {
+    /// The flag without its dashes: `token-file`.
+    pub fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+}
+
+macro_rules! settings {
+    ($($section:literal { $($key:ident: $type:ty = $default:literal, $env:literal, $min:expr => $max:expr, $help:literal;)* })*) => {
+        /// Everything that can be set, checked and typed.
+        #[derive(Debug, Clone)]
+        pub struct Config {
+            $($(#[doc = $help] pub $key: $type,)*)*
+        }
+
+        /// The table.
+        pub static SETTINGS: &[Setting] = &[$($(Setting {
+            key: stringify!($key),
+            env: $env,
+            default: $default,
+            help: $help,
+            accepts: <$type as Value>::accepts,
+            bounds: Bounds { min: $min, max: $max },
+            is_switch: <$type as Value>::IS_SWITCH,
+            section: $section,
+        },)*)*];
+
+        impl Config {
+            /// Reads every field with `read`; fields that cannot be read keep `read`'s errors and their default.
+            fn build(read: &mut resolve::Reader<'_>) -> Option<Self> {
+                $($(let $key = read.value::<$type>(stringify!($key));)*)*
+                Some(Self { $($($key: $key?,)*)* })
+            }
+
+            /// The value of a setting as one would write it, secrets redacted.
+            pub fn shown(&self, key: &str) -> String {
+                match key {
+                    $($(stringify!($key) => self.$key.show(),)*)*
+                    _ => String::new(),
+                }
+            }
+        }
+    };
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+const SECOND: u64 = 1000;
+const HOUR: u64 = 3600 * SECOND;
+const NONE: u64 = 0;
+
+settings! {
+    "Where it listens and who may call" {
+        listen: Listen = "127.0.0.1:7700", "TIDEGATE_LISTEN", NONE => NONE, "Address and port to listen on; port 0 takes a free one.";
+        token_file: Option<PathBuf> = "", "TIDEGATE_TOKEN_FILE", NONE => NONE, "File of token hashes (`tidegate token create`). With it every API call needs a token.";
+        insecure_public: bool = "false", "TIDEGATE_INSECURE_PUBLIC", NONE => NONE, "Listen beyond loopback without tokens: whoever reaches the port may do everything.";
+        hosts: Hosts = "", "TIDEGATE_HOSTS", NONE => NONE, "Further host names this server answers for, besides loopback names and the listen address.";
+    }
+    "Where jobs are kept" {
+        data: PathBuf = "./tidegate-data", "TIDEGATE_DATA", NONE => NONE, "Folder of the embedded store. One process at a time may use it.";
+        durability: Durability = "sync", "TIDEGATE_DURABILITY", NONE => NONE, "When a write is answered: `sync` after fsync, `everysec` before (up to 1 s may be lost with the machine), `memory` keeps nothing.";
+        repair: bool = "false", "TIDEGATE_REPAIR", NONE => NONE, "Set damaged records aside at the start instead of refusing to start.";
+        redis: RedisUrl = "", "REDIS_URL", NONE => NONE, "Redis to keep jobs in. Not available in this version: leave it unset.";
+    }
+    "Queues and workers" {
+        lease: Duration = "10s", "TIDEGATE_LEASE", SECOND => HOUR, "How long a claimed job stays with a worker that sends no beat.";
+        queue_jobs_max: usize = "1000000", "TIDEGATE_QUEUE_JOBS_MAX", 1 => 1_000_000_000, "Unfinished jobs per queue; beyond it submissions are refused with 429.";
+        queue_bytes_max: Bytes = "1GiB", "TIDEGATE_QUEUE_BYTES_MAX", MIB => 1024 * GIB, "Bytes of unfinished jobs per queue; beyond it submissions are refused with 429.";
+        workers: usize = "10", "TIDEGATE_WORKERS", 1 => 10_000, "Built-in jobs running at once.";
+        cpu_threads: usize = "0", "TIDEGATE_CPU_THREADS", 0 => 1024, "Threads for computations; 0 takes one per core.";
+    }
+    "Limits of requests" {
+        body_bytes_max: Bytes = "16MiB", "TIDEGATE_BODY_BYTES_MAX", KIB => GIB, "Largest request body; beyond it 413.";
+        bodies_bytes_max: Bytes = "256MiB", "TIDEGATE_BODIES_BYTES_MAX", KIB => 64 * GIB, "Request bodies held at once, all together; beyond it 503.";
+        requests_max: usize = "8192", "TIDEGATE_REQUESTS_MAX", 1 => 1_000_000, "Requests answered at once; beyond it 503.";
+        connections_max: usize = "16384", "TIDEGATE_CONNECTIONS_MAX", 1 => 1_000_000, "Connections open at once; beyond it 503.";
+        connections_per_address_max: usize = "8192", "TIDEGATE_CONNECTIONS_PER_ADDRESS_MAX", 1 => 1_000_000, "Connections open at once from one address (IPv6: one /64).";
+        streams_max: usize = "200", "TIDEGATE_STREAMS_MAX", 1 => 10_000, "Requests at once on one HTTP/2 connection.";
+    }
+    "Deadlines" {
+        head_timeout: Duration = "10s", "TIDEGATE_HEAD_TIMEOUT", 10 => HOUR, "Time for a request's head to arrive.";
+        idle_timeout: Duration = "75s", "TIDEGATE_IDLE_TIMEOUT", 10 => 24 * HOUR, "Time a kept-alive connection may stay without a request.";
+        body_stall_timeout: Duration = "10s", "TIDEGATE_BODY_STALL_TIMEOUT", 10 => HOUR, "Time between two pieces of a request's body.";
+        body_timeout: Duration = "60s", "TIDEGATE_BODY_TIMEOUT", 10 => 24 * HOUR, "Time for a whole request body to arrive.";
+        write_timeout: Duration = "30s", "TIDEGATE_WRITE_TIMEOUT", 10 => HOUR, "Time a client may take none of the bytes sent to it.";
+        drain_timeout: Duration = "30s", "TIDEGATE_DRAIN_TIMEOUT", NONE => HOUR, "Time for requests and running jobs to finish after SIGTERM.";
+    }
+    "Logging" {
+        log: String = "info", "TIDEGATE_LOG", NONE => NONE, "What is logged to stderr: a level, or directives such as `info,tidegate_queue=debug`.";
+        log_format: LogFormat = "text", "TIDEGATE_LOG_FORMAT", NONE => NONE, "How it is logged: `text` or `json`.";
+    }
+}
+
+impl Config {
+    /// The address to listen on.
+    pub fn listen_address(&self) -> SocketAddr {
+        self.listen.0
+    }
+}

@@ -1,0 +1,60 @@
+//! What the table says, as a reference for people and as a file to start from.
+
+use std::fmt::Write as _;
+
+use super::{Resolved, SETTINGS};
+
+/// `docs/configuration.md`.
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "# Configuration\n\n\
+         <!-- Made by `tidegate config docs`; a test keeps it current. -->\n\n\
+         A flag wins over the environment, the environment over the file (`--config FILE` or `TIDEGATE_CONFIG`), the file over the default.\n\
+         `tidegate config check` says everything that is wrong with a configuration, `tidegate config print --origin` what applies and why.\n\
+         The file is TOML, with the keys below at its top level. A key the file does not know stops the start.\n\n\
+         Exit codes: 0 drained and stopped, 2 wrong usage, 69 something needed at the start is not available (data folder, address), 78 wrong configuration.\n",
+    );
+    let mut section = "";
+    for setting in SETTINGS {
+        if setting.section != section {
+            section = setting.section;
+            let _ = write!(
+                page,
+                "\n## {section}\n\n| key | flag | environment | default | accepted | meaning |\n|---|---|---|---|---|---|\n"
+            );
+        }
+        let default = if setting.default.is_empty() { "—".to_owned() } else { format!("`{}`", setting.default) };
+        let accepts = (setting.accepts)(setting.bounds);
+        let _ = writeln!(
+            page,
+            "| `{}` | `--{}` | `{}` | {default} | {accepts} | {} |",
+            setting.key,
+            setting.flag(),
+            setting.env,
+            setting.help
+        );
+    }
+    page
+}
+
+/// The configuration in force as a file, secrets redacted; with `origins`, each line says where its value came from.
+pub fn toml(resolved: &Resolved, origins: bool) -> String {
+    let mut file = String::new();
+    for setting in SETTINGS {
+        let shown = resolved.config.shown(setting.key);
+        let value = if shown == "true"
+            || shown == "false"
+            || (!shown.is_empty() && shown.bytes().all(|byte| byte.is_ascii_digit()))
+        {
+            shown
+        } else {
+            ::toml::Value::String(shown).to_string()
+        };
+        let _ = write!(file, "{} = {value}", setting.key);
+        if let Some(origin) = resolved.origins.get(setting.key).filter(|_| origins) {
+            let _ = write!(file, "  # {origin}");
+        }
+        file.push('\n');
+    }
+    file
+}

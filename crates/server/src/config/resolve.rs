@@ -1,0 +1,237 @@
+//! From flags, environment and file to a [`Config`], or to everything that is wrong with them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use super::value::{Value, redact_url};
+use super::{Config, SETTINGS, Setting};
+use crate::env::Environment;
+
+/// Flags as given, by the setting's key.
+pub type Flags = BTreeMap<&'static str, String>;
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// The configuration file.
+    File(String),
+    /// An environment variable.
+    Environment(&'static str),
+    /// A flag.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => write!(f, "default"),
+            Self::File(path) => write!(f, "file {path}"),
+            Self::Environment(name) => write!(f, "environment variable {name}"),
+            Self::Flag(name) => write!(f, "flag --{name}"),
+        }
+    }
+}
+
+/// One thing that is wrong, as a sentence that names it, its value and what is accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// A configuration and where each value came from.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The values.
+    pub config: Config,
+    /// The origin of each, by key.
+    pub origins: BTreeMap<&'static str, Origin>,
+    /// What looks like a mistake but stops nothing.
+    pub warnings: Vec<String>,
+}
+
+/// Reads values for [`Config::build`], collecting what is wrong.
+pub(super) struct Reader<'a> {
+    texts: &'a BTreeMap<&'static str, (String, Origin)>,
+    errors: Vec<ConfigError>,
+}
+
+impl Reader<'_> {
+    pub(super) fn value<V: Value>(&mut self, key: &str) -> Option<V> {
+        let setting = SETTINGS.iter().find(|setting| setting.key == key)?;
+        let (text, origin) = self.texts.get(setting.key)?;
+        let value = V::parse(text, setting.bounds);
+        if value.is_none() {
+            let accepted = (setting.accepts)(setting.bounds);
+            self.errors.push(ConfigError(format!(
+                "{origin}: `{}` is not accepted for {key}; accepted: {accepted}",
+                shown(setting, text)
+            )));
+        }
+        value
+    }
+}
+
+/// Resolves the configuration; `file` is the path given by `--config` or `TIDEGATE_CONFIG`.
+///
+/// # Errors
+/// Everything that is wrong, all at once. Secrets in values are redacted.
+pub fn resolve(flags: &Flags, environment: &Environment, file: Option<&Path>) -> Result<Resolved, Vec<ConfigError>> {
+    let mut errors = Vec::new();
+    let file_values = file.map(|path| read_file(path, &mut errors)).unwrap_or_default();
+    let path = file.map(|path| path.display().to_string()).unwrap_or_default();
+
+    let mut texts = BTreeMap::new();
+    for setting in SETTINGS {
+        let given = if let Some(text) = flags.get(setting.key) {
+            (text.clone(), Origin::Flag(setting.flag()))
+        } else if let Some(text) = environment.get(setting.env) {
+            (text.to_owned(), Origin::Environment(setting.env))
+        } else if let Some(text) = file_values.get(setting.key) {
+            (text.clone(), Origin::File(path.clone()))
+        } else {
+            (setting.default.to_owned(), Origin::Default)
+        };
+        texts.insert(setting.key, given);
+    }
+
+    let mut reader = Reader { texts: &texts, errors };
+    let config = Config::build(&mut reader);
+    let mut errors = reader.errors;
+    let origins: BTreeMap<_, _> = texts.iter().map(|(key, (_, origin))| (*key, origin.clone())).collect();
+    let Some(config) = config else { return Err(errors) };
+    check_together(&config, &origins, &mut errors);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    Ok(Resolved { config, origins, warnings: unknown_variables(environment) })
+}
+
+/// Rules that concern more than one setting.
+fn check_together(config: &Config, origins: &BTreeMap<&'static str, Origin>, errors: &mut Vec<ConfigError>) {
+    let origin = |key| origins.get(key).unwrap_or(&Origin::Default);
+    if config.redis.is_given() {
+        errors.push(ConfigError(format!(
+            "{}: `{}` asks for the Redis backend, which is not part of this version (it arrives in the next release); unset it to use the embedded store",
+            origin("redis"),
+            config.redis.show(),
+        )));
+    }
+    let listen = config.listen_address();
+    if !listen.ip().is_loopback() && config.token_file.is_none() && !config.insecure_public {
+        errors.push(ConfigError(format!(
+            "{}: `{listen}` can be reached from other machines, and no token file is set; create one with `tidegate token create` and pass --token-file FILE, listen on 127.0.0.1, or accept the risk with --insecure-public",
+            origin("listen"),
+        )));
+    }
+    if config.body_bytes_max.0 > config.bodies_bytes_max.0 {
+        errors.push(ConfigError(format!(
+            "{}: `{}` for body_bytes_max is larger than bodies_bytes_max ({}, {}); accepted: at most that",
+            origin("body_bytes_max"),
+            config.body_bytes_max.show(),
+            config.bodies_bytes_max.show(),
+            origin("bodies_bytes_max"),
+        )));
+    }
+}
+
+/// Values of the file by key; what is wrong with the file goes to `errors`.
+fn read_file(path: &Path, errors: &mut Vec<ConfigError>) -> BTreeMap<&'static str, String> {
+    let shown_path = path.display();
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            errors.push(ConfigError(format!("file {shown_path}: failed to read it: {error}")));
+            return BTreeMap::new();
+        }
+    };
+    let table = match text.parse::<toml::Table>() {
+        Ok(table) => table,
+        Err(error) => {
+            // Only the message: the library's rendering quotes the line, which may hold a secret.
+            let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            errors.push(ConfigError(format!("file {shown_path}, line {line}: not valid TOML: {}", error.message())));
+            return BTreeMap::new();
+        }
+    };
+    let mut values = BTreeMap::new();
+    for (key, value) in table {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+            let hint = nearest(&key).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default();
+            errors.push(ConfigError(format!("file {shown_path}: `{key}` is not a setting{hint}")));
+            continue;
+        };
+        match as_text(&value) {
+            Some(text) => {
+                values.insert(setting.key, text);
+            }
+            None => errors.push(ConfigError(format!(
+                "file {shown_path}: {key} must be a string, a number, true, false or a list of strings"
+            ))),
+        }
+    }
+    values
+}
+
+fn as_text(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(switch) => Some(switch.to_string()),
+        toml::Value::Array(items) => {
+            let items: Option<Vec<_>> = items.iter().map(toml::Value::as_str).collect();
+            items.map(|items| items.join(","))
+        }
+        _ => None,
+    }
+}
+
+/// Names that look like ours but are not. Only a warning: orchestrators set `TIDEGATE_PORT` and the like by themselves.
+fn unknown_variables(environment: &Environment) -> Vec<String> {
+    environment
+        .names()
+        .filter(|name| {
+            name.starts_with("TIDEGATE_")
+                && *name != "TIDEGATE_CONFIG"
+                && SETTINGS.iter().all(|setting| setting.env != *name)
+        })
+        .map(|name| {
+            let key = name.trim_start_matches("TIDEGATE_").to_ascii_lowercase();
+            let hint = nearest(&key)
+                .map(|known| format!("; did you mean TIDEGATE_{}?", known.to_ascii_uppercase()))
+                .unwrap_or_default();
+            format!("environment variable {name} is not a setting and is ignored{hint}")
+        })
+        .collect()
+}
+
+/// The setting whose name is at most two typing errors away.
+fn nearest(key: &str) -> Option<&'static str> {
+    SETTINGS
+        .iter()
+        .map(|setting| (distance(key, setting.key), setting.key))
+        .filter(|(errors, _)| *errors <= 2)
+        .min()
+        .map(|(_, known)| known)
+}
+
+/// Levenshtein distance, one row at a time.
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in right.iter().enumerate() {
+            let substituted = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}
+
+fn shown(setting: &Setting, text: &str) -> String {
+    if setting.key == "redis" { redact_url(text) } else { text.to_owned() }
+}

@@ -1,0 +1,337 @@
+//! The kinds of values a setting can have: how each is read, shown and described.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+/// Limits of a number: milliseconds, bytes or a count. `max == 0` means none.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Smallest accepted.
+    pub min: u64,
+    /// Largest accepted; 0 for no limit.
+    pub max: u64,
+}
+
+impl Bounds {
+    fn check(self, number: u64) -> Option<u64> {
+        (number >= self.min && (self.max == 0 || number <= self.max)).then_some(number)
+    }
+}
+
+/// Something a setting can be.
+pub trait Value: Sized {
+    /// Its flag needs no value.
+    const IS_SWITCH: bool = false;
+
+    /// Reads it; `None` if the text is not acceptable.
+    fn parse(text: &str, bounds: Bounds) -> Option<Self>;
+    /// Shows it as one would write it, secrets redacted.
+    fn show(&self) -> String;
+    /// Says what is accepted.
+    fn accepts(bounds: Bounds) -> String;
+}
+
+impl Value for bool {
+    const IS_SWITCH: bool = true;
+
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Some(true),
+            "false" | "0" | "no" | "off" => Some(false),
+            _ => None,
+        }
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+    fn accepts(_: Bounds) -> String {
+        "true or false".into()
+    }
+}
+
+impl Value for usize {
+    fn parse(text: &str, bounds: Bounds) -> Option<Self> {
+        bounds.check(text.replace('_', "").parse().ok()?)?.try_into().ok()
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+    fn accepts(bounds: Bounds) -> String {
+        format!("a whole number from {} to {}", bounds.min, bounds.max)
+    }
+}
+
+impl Value for String {
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+    fn show(&self) -> String {
+        self.clone()
+    }
+    fn accepts(_: Bounds) -> String {
+        "text that is not empty".into()
+    }
+}
+
+impl Value for PathBuf {
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        (!text.is_empty()).then(|| Self::from(text))
+    }
+    fn show(&self) -> String {
+        self.display().to_string()
+    }
+    fn accepts(_: Bounds) -> String {
+        "a path".into()
+    }
+}
+
+impl Value for Option<PathBuf> {
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        Some((!text.is_empty()).then(|| PathBuf::from(text)))
+    }
+    fn show(&self) -> String {
+        self.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    }
+    fn accepts(_: Bounds) -> String {
+        "a path, or nothing".into()
+    }
+}
+
+const DURATION_UNITS: &[(&str, u64)] =
+    &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("", 1)];
+
+impl Value for Duration {
+    fn parse(text: &str, bounds: Bounds) -> Option<Self> {
+        bounds.check(with_unit(text, DURATION_UNITS)?).map(Self::from_millis)
+    }
+    fn show(&self) -> String {
+        show_with_unit(
+            self.as_millis() as u64,
+            &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)],
+        )
+    }
+    fn accepts(bounds: Bounds) -> String {
+        let show = |ms| Self::from_millis(ms).show();
+        format!("a duration from {} to {}, as `500ms`, `10s`, `5m` or milliseconds", show(bounds.min), show(bounds.max))
+    }
+}
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl Bytes {
+    /// As a length in memory.
+    pub fn as_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+const BYTE_UNITS: &[(&str, u64)] = &[
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("KB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("B", 1),
+    ("", 1),
+];
+
+impl Value for Bytes {
+    fn parse(text: &str, bounds: Bounds) -> Option<Self> {
+        bounds.check(with_unit(text, BYTE_UNITS)?).map(Self)
+    }
+    fn show(&self) -> String {
+        show_with_unit(self.0, &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)])
+    }
+    fn accepts(bounds: Bounds) -> String {
+        format!("a size from {} to {}, as `64KiB`, `16MiB` or bytes", Self(bounds.min).show(), Self(bounds.max).show())
+    }
+}
+
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.trim();
+    let digits_end = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
+    let (digits, unit) = text.split_at(digits_end);
+    let (_, scale) = units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()))?;
+    digits.replace('_', "").parse::<u64>().ok()?.checked_mul(*scale)
+}
+
+fn show_with_unit(number: u64, units: &[(&str, u64)]) -> String {
+    let (unit, scale) = units
+        .iter()
+        .find(|(_, scale)| number >= *scale && number.is_multiple_of(*scale))
+        .unwrap_or(&units[units.len() - 1]);
+    format!("{}{unit}", number / scale)
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen(pub SocketAddr);
+
+impl Value for Listen {
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        let text = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+        text.parse().ok().map(Self)
+    }
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+    fn accepts(_: Bounds) -> String {
+        "an IP address and a port, as `127.0.0.1:7700`, `[::1]:7700` or `0.0.0.0:7700`".into()
+    }
+}
+
+/// Host names, separated by commas.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hosts(pub Vec<String>);
+
+impl Value for Hosts {
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        let names: Vec<String> =
+            text.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty()).collect();
+        let is_name =
+            |name: &String| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
+        names.iter().all(is_name).then_some(Self(names))
+    }
+    fn show(&self) -> String {
+        self.0.join(",")
+    }
+    fn accepts(_: Bounds) -> String {
+        "host names separated by commas, without scheme or path".into()
+    }
+}
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// Its name, as it is written in settings.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
+        impl Value for $name {
+            fn parse(text: &str, _: Bounds) -> Option<Self> {
+                match text { $($text => Some(Self::$variant),)* _ => None }
+            }
+            fn show(&self) -> String {
+                self.name().to_owned()
+            }
+            fn accepts(_: Bounds) -> String {
+                [$(concat!("`", $text, "`")),*].join(", ")
+            }
+        }
+    };
+}
+
+choice! {
+    /// When a write is answered.
+    Durability {
+        /// After fsync.
+        Sync = "sync",
+        /// Before; fsync follows within a second.
+        Everysec = "everysec",
+        /// Nothing is kept.
+        Memory = "memory",
+    }
+}
+
+choice! {
+    /// How log lines look.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// For collectors, one object a line.
+        Json = "json",
+    }
+}
+
+/// Where Redis is; its credentials never leave this type.
+#[derive(Clone, Default)]
+pub struct RedisUrl(Option<SecretString>);
+
+impl RedisUrl {
+    /// Whether one was given.
+    pub fn is_given(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.show())
+    }
+}
+
+impl Value for RedisUrl {
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        Some(Self((!text.is_empty()).then(|| SecretString::from(text))))
+    }
+    /// Scheme and host only: everything up to the last `@` may be a credential, everything after `?` too.
+    fn show(&self) -> String {
+        let Some(url) = &self.0 else { return String::new() };
+        redact_url(url.expose_secret())
+    }
+    fn accepts(_: Bounds) -> String {
+        "nothing: the Redis backend is not part of this version".into()
+    }
+}
+
+/// A URL without anything that could be a secret.
+pub(super) fn redact_url(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return "***".into() };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://***@{host}"),
+        None => format!("{scheme}://{rest}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FREE: Bounds = Bounds { min: 0, max: u64::MAX };
+
+    #[test]
+    fn durations_and_sizes_are_shown_as_they_can_be_read() {
+        for text in ["1ms", "999ms", "10s", "90s", "5m", "1h", "7d", "0ms"] {
+            let value = Duration::parse(text, FREE).unwrap();
+            assert_eq!(Duration::parse(&value.show(), FREE), Some(value), "{text}");
+        }
+        for text in ["1B", "64KiB", "16MiB", "1GiB", "1000"] {
+            let value = Bytes::parse(text, FREE).unwrap();
+            assert_eq!(Bytes::parse(&value.show(), FREE), Some(value), "{text}");
+        }
+        assert_eq!(Duration::parse("90 s", FREE), Some(Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn absurd_numbers_are_refused_not_wrapped() {
+        assert_eq!(Duration::parse("99999999999999999999s", FREE), None);
+        assert_eq!(Duration::parse("18446744073709551615h", FREE), None);
+        assert_eq!(Duration::parse("-5s", FREE), None);
+        assert_eq!(Bytes::parse("1e9", FREE), None);
+        assert_eq!(usize::parse("11", Bounds { min: 1, max: 10 }), None);
+    }
+
+    #[test]
+    fn a_password_never_shows() {
+        for url in
+            ["redis://user:hun@ter2@host:6379/0", "rediss://:hunter2@host", "redis://host?password=hunter2", "hunter2"]
+        {
+            let shown = RedisUrl::parse(url, FREE).unwrap().show();
+            assert!(!shown.contains("ter2"), "{shown}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The one mapping from what went wrong to what a client is told: a status, a stable code, a sentence.
+//!
+//! Every 4xx and 5xx this server sends is a [`Problem`]: `application/problem+json` with the members of RFC 9457 and the
+//! envelope's `"success": false`, so that one body serves readers of either.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+/// Media type of every error.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident = $status:ident, $name:literal, $title:literal;)*) => {
+        /// What went wrong, in a word that stays the same from release to release.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $(#[doc = $title] $(#[$doc])* $variant,)*
+        }
+
+        impl Code {
+            /// Every code there is, in the order of their statuses.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The HTTP status this code is sent with.
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)* }
+            }
+
+            /// The stable name, as in the body's `code`.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The sentence that is the same for every occurrence.
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    BadRequest = BAD_REQUEST, "bad_request", "The request cannot be understood.";
+    MalformedJson = BAD_REQUEST, "malformed_json", "The body is not valid JSON.";
+    JsonTooDeep = BAD_REQUEST, "json_too_deep", "The body's JSON is nested too deeply.";
+    Unauthenticated = UNAUTHORIZED, "unauthenticated", "A valid token is needed.";
+    Forbidden = FORBIDDEN, "forbidden", "The token does not allow this.";
+    CrossSiteRequest = FORBIDDEN, "cross_site_request", "Web pages of other sites may not do this.";
+    NotFound = NOT_FOUND, "not_found", "There is nothing at this path.";
+    JobNotFound = NOT_FOUND, "job_not_found", "There is no such job.";
+    QueueNotFound = NOT_FOUND, "queue_not_found", "There is no such queue.";
+    MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not know this method.";
+    RequestTimeout = REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive.";
+    Conflict = CONFLICT, "conflict", "The resource's state does not allow this.";
+    StaleLease = CONFLICT, "stale_lease", "The lease is no longer valid.";
+    IdempotencyMismatch = CONFLICT, "idempotency_mismatch", "The idempotency key was used for another request.";
+    BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large.";
+    UriTooLong = URI_TOO_LONG, "uri_too_long", "The URI is too long.";
+    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body's media type is not understood here.";
+    HostNotAllowed = MISDIRECTED_REQUEST, "host_not_allowed", "This server does not answer for that host.";
+    InvalidRequest = UNPROCESSABLE_ENTITY, "invalid_request", "The request is well-formed but not acceptable.";
+    QueueFull = TOO_MANY_REQUESTS, "queue_full", "The queue is full.";
+    HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "The request's head is too large.";
+    Internal = INTERNAL_SERVER_ERROR, "internal", "The server failed.";
+    Overloaded = SERVICE_UNAVAILABLE, "overloaded", "The server is holding as much as it may.";
+    TooManyConnections = SERVICE_UNAVAILABLE, "too_many_connections", "The server holds as many connections as it may.";
+    Draining = SERVICE_UNAVAILABLE, "draining", "The server is shutting down.";
+    Unavailable = SERVICE_UNAVAILABLE, "unavailable", "Something the server needs is not available.";
+}
+
+/// One field that was not acceptable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct FieldError {
+    /// Path of the field in the body, or name of the parameter: `options.priority`.
+    pub field: String,
+    /// What is wrong with it, and what would be right.
+    pub message: String,
+}
+
+/// An error on its way to a client.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    code: Code,
+    detail: String,
+    errors: Vec<FieldError>,
+    retry_after: Option<Duration>,
+}
+
+/// A [`Problem`] as it is written.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemBody<'a> {
+    /// Always `false`.
+    success: bool,
+    /// `urn:tidegate:problem:` and the code.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The same for every occurrence of this code.
+    title: &'a str,
+    /// The HTTP status.
+    status: u16,
+    /// What happened this time.
+    detail: &'a str,
+    /// Stable name for programs to branch on.
+    code: &'a str,
+    /// The fields at fault, when the code is `invalid_request`.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+}
+
+impl Problem {
+    /// A problem of kind `code`; `detail` is a full sentence about this occurrence.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new(), retry_after: None }
+    }
+
+    /// One unacceptable field.
+    pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::fields(vec![FieldError { field: field.into(), message: message.into() }])
+    }
+
+    /// Several unacceptable fields; the detail names them all.
+    pub fn fields(errors: Vec<FieldError>) -> Self {
+        let detail =
+            errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect::<Vec<_>>().join("; ");
+        Self { errors, ..Self::new(Code::InvalidRequest, detail) }
+    }
+
+    /// Asks the client to come back after `wait` (rounded up to whole seconds, at least one).
+    #[must_use]
+    pub fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    /// What kind of problem it is.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The sentence about this occurrence.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.code.status()
+    }
+
+    /// The value of `Retry-After`, if there is one.
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after.map(|wait| (wait.as_millis().div_ceil(1000) as u64).max(1))
+    }
+
+    /// The body, as it goes over the wire.
+    pub(crate) fn body(&self) -> Bytes {
+        let body = ProblemBody {
+            success: false,
+            kind: format!("urn:tidegate:problem:{}", self.code.name()),
+            title: self.code.title(),
+            status: self.status().as_u16(),
+            detail: &self.detail,
+            code: self.code.name(),
+            errors: &self.errors,
+        };
+        serde_json::to_vec(&body).unwrap_or_default().into()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.body()));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if let Some(seconds) = self.retry_after_seconds() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.code == Code::Unauthenticated {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tidegate\""));
+        }
+        response
+    }
+}
+
+/// The problem for an error response that somebody else made (a library's rejection), by its status.
+pub(crate) fn of_status(status: StatusCode) -> Problem {
+    let code = match status {
+        StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
+        StatusCode::REQUEST_TIMEOUT => Code::RequestTimeout,
+        StatusCode::PAYLOAD_TOO_LARGE => Code::BodyTooLarge,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::UnsupportedMediaType,
+        StatusCode::UNPROCESSABLE_ENTITY => Code::InvalidRequest,
+        StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+        status if status.is_client_error() => Code::BadRequest,
+        _ => Code::Internal,
+    };
+    Problem::new(code, code.title())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_carries_the_standard_members_and_the_envelope() {
+        let body = Problem::new(Code::JobNotFound, "There is no job \"a\".").body();
+        let text = std::str::from_utf8(&body).unwrap();
+        assert_eq!(
+            text,
+            r#"{"success":false,"type":"urn:tidegate:problem:job_not_found","title":"There is no such job.","status":404,"detail":"There is no job \"a\".","code":"job_not_found"}"#
+        );
+    }
+
+    #[test]
+    fn codes_are_unique_words() {
+        let mut names: Vec<_> = Code::ALL.iter().map(|code| code.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Code::ALL.len());
+        assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')));
+    }
+
+    #[test]
+    fn refusals_for_load_say_when_to_come_back() {
+        let response = Problem::new(Code::QueueFull, "full").retry_after(Duration::from_millis(1200)).into_response();
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after"], "2");
+    }
+}

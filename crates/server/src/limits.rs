@@ -1,0 +1,31 @@
+//! What the operating system lets this process hold.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Descriptors that are not connections: store files, runtime, log, some slack.
+const RESERVED: u64 = 256;
+
+/// Raises the limit on open descriptors as far as allowed and returns how many connections fit, at most `wanted`.
+pub(crate) fn connections_that_fit(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let needed = wanted as u64 + RESERVED;
+    let ceiling = limit.maximum.unwrap_or(u64::MAX);
+    let current = limit.current.unwrap_or(u64::MAX);
+    let raised = needed.min(ceiling);
+    let fits = if current >= raised {
+        current
+    } else {
+        let asked = Rlimit { current: Some(raised), maximum: limit.maximum };
+        if setrlimit(Resource::Nofile, asked).is_ok() { raised } else { current }
+    };
+    let connections = usize::try_from(fits.saturating_sub(RESERVED)).unwrap_or(usize::MAX).clamp(1, wanted);
+    if connections < wanted {
+        tracing::warn!(
+            wanted,
+            connections,
+            descriptors = fits,
+            "fewer connections than configured fit into the limit on open files"
+        );
+    }
+    connections
+}

@@ -1,0 +1,155 @@
+//! The command line. Flags of settings come from the table in `tidegate_server::config`, so none can be forgotten.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use tidegate_server::auth::Scope;
+use tidegate_server::config::{Flags, SETTINGS};
+
+/// What the user asked for.
+pub(crate) struct Arguments {
+    pub(crate) action: Action,
+    pub(crate) flags: Flags,
+    pub(crate) file: Option<PathBuf>,
+}
+
+pub(crate) enum Action {
+    Serve,
+    ConfigCheck,
+    ConfigPrint { origins: bool },
+    ConfigDocs,
+    TokenCreate { scope: Scope, note: String },
+    OpenApi,
+}
+
+/// Parses the arguments of this process. Wrong usage ends it with code 2, `--help` and `--version` with 0.
+pub(crate) fn arguments() -> Arguments {
+    parsed(&command().get_matches())
+}
+
+fn command() -> Command {
+    let config = Command::new("config")
+        .about("Checks and shows the configuration")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            Command::new("check").about("Says everything that is wrong with the configuration; exit 78 if anything is"),
+        )
+        .subcommand(
+            Command::new("print").about("Prints the configuration in force, secrets redacted").arg(
+                Arg::new("origin").long("origin").action(ArgAction::SetTrue).help("Say where each value came from"),
+            ),
+        )
+        .subcommand(Command::new("docs").about("Prints docs/configuration.md").hide(true));
+    let create = Command::new("create")
+        .about("Makes a token: prints it once, and its line for the token file")
+        .arg(
+            Arg::new("scope")
+                .long("scope")
+                .value_parser(["read", "submit", "admin"])
+                .action(ArgAction::Append)
+                .help("What it allows; admin includes submit, submit includes read [default: submit]"),
+        )
+        .arg(
+            Arg::new("note").long("note").default_value("").help("A remark for the token file, such as who it is for"),
+        );
+    let token = Command::new("token")
+        .about("Makes tokens")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(create);
+    Command::new("tidegate")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Durable background jobs, queues and metrics in one binary.\n\nWithout a command it serves.")
+        .after_help(
+            "Every flag also has an environment name and a key in the configuration file: see docs/configuration.md.",
+        )
+        .subcommand(
+            Command::new("serve")
+                .about("Serves until SIGTERM or SIGINT, then drains; a second signal stops at once [default]"),
+        )
+        .subcommand(config)
+        .subcommand(token)
+        .subcommand(Command::new("openapi").about("Prints the OpenAPI document").hide(true))
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .global(true)
+                .help("Configuration file [env: TIDEGATE_CONFIG]"),
+        )
+        .args(SETTINGS.iter().map(|setting| {
+            let arg = Arg::new(setting.key).long(setting.flag()).global(true).help_heading(setting.section);
+            let default = if setting.default.is_empty() || setting.is_switch {
+                String::new()
+            } else {
+                format!(" [default: {}]", setting.default)
+            };
+            let arg = arg
+                .help(format!("{}{default} [env: {}]", setting.help, setting.env))
+                .value_name(setting.key.to_uppercase());
+            if setting.is_switch { arg.num_args(0..=1).require_equals(true).default_missing_value("true") } else { arg }
+        }))
+}
+
+fn parsed(matches: &ArgMatches) -> Arguments {
+    let mut deepest = matches;
+    let mut path = Vec::new();
+    while let Some((name, inner)) = deepest.subcommand() {
+        path.push(name);
+        deepest = inner;
+    }
+    let action = match path.as_slice() {
+        ["config", "check"] => Action::ConfigCheck,
+        ["config", "print"] => Action::ConfigPrint { origins: deepest.get_flag("origin") },
+        ["config", "docs"] => Action::ConfigDocs,
+        ["token", "create"] => token_create(deepest),
+        ["openapi"] => Action::OpenApi,
+        _ => Action::Serve,
+    };
+    let given = |key: &str| deepest.get_one::<String>(key).cloned();
+    let flags = SETTINGS.iter().filter_map(|setting| Some((setting.key, given(setting.key)?))).collect();
+    Arguments { action, flags, file: given("config").map(PathBuf::from) }
+}
+
+fn token_create(matches: &ArgMatches) -> Action {
+    let scopes = matches.get_many::<String>("scope").into_iter().flatten();
+    let scope = scopes.filter_map(|name| Scope::parse(name)).max().unwrap_or(Scope::Submit);
+    let note = matches.get_one::<String>("note").cloned().unwrap_or_default();
+    Action::TokenCreate { scope, note }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Arguments {
+        parsed(&command().try_get_matches_from(line.split(' ')).unwrap())
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_what_happens_without_a_command() {
+        assert!(matches!(parse("tidegate").action, Action::Serve));
+        let arguments = parse("tidegate --listen 127.0.0.1:0 --insecure-public");
+        assert!(matches!(arguments.action, Action::Serve));
+        assert_eq!(arguments.flags["listen"], "127.0.0.1:0");
+        assert_eq!(arguments.flags["insecure_public"], "true");
+    }
+
+    #[test]
+    fn flags_count_before_and_after_a_command() {
+        for line in ["tidegate --data x serve", "tidegate serve --data x", "tidegate config print --data x --origin"] {
+            assert_eq!(parse(line).flags["data"], "x", "{line}");
+        }
+    }
+
+    #[test]
+    fn a_switch_can_be_turned_off() {
+        assert_eq!(parse("tidegate --repair=false").flags["repair"], "false");
+    }
+}

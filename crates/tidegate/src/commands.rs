@@ -1,0 +1,123 @@
+//! What each command does, and the exit code it ends with.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use tidegate_server::auth::{Scope, create_token};
+use tidegate_server::config::{self, ConfigError, Flags, Resolved};
+use tidegate_server::env::Environment;
+use tidegate_server::{Ended, Server, StartError, openapi_json, stop_signals};
+
+use crate::cli::{Action, Arguments};
+use crate::trace;
+
+/// `EX_CONFIG` of `sysexits.h`.
+const WRONG_CONFIGURATION: u8 = 78;
+/// `EX_OSERR`: the system refused something that never fails on a healthy machine.
+const SYSTEM: u8 = 71;
+/// Stopped by a second signal, or by the drain's deadline, before everything in flight was finished.
+const CUT: u8 = 1;
+
+/// Does what was asked for.
+pub(crate) fn run(arguments: Arguments) -> ExitCode {
+    let Arguments { action, flags, file } = arguments;
+    match action {
+        Action::ConfigDocs => say(&config::markdown()),
+        Action::OpenApi => say(&openapi_json()),
+        Action::TokenCreate { scope, note } => token(scope, &note),
+        Action::ConfigCheck => with_config(&flags, file, |resolved| {
+            warn(&resolved);
+            say("the configuration is valid\n")
+        }),
+        Action::ConfigPrint { origins } => {
+            with_config(&flags, file, |resolved| say(&config::to_toml(&resolved, origins)))
+        }
+        Action::Serve => with_config(&flags, file, serve),
+    }
+}
+
+fn with_config(flags: &Flags, file: Option<PathBuf>, then: impl FnOnce(Resolved) -> ExitCode) -> ExitCode {
+    let environment = Environment::read();
+    let file = file.or_else(|| environment.config_file());
+    match config::resolve(flags, &environment, file.as_deref().map(Path::new)) {
+        Ok(resolved) => then(resolved),
+        Err(errors) => refuse(&errors),
+    }
+}
+
+fn refuse(errors: &[ConfigError]) -> ExitCode {
+    let count = if errors.len() == 1 { "one error".to_owned() } else { format!("{} errors", errors.len()) };
+    eprintln!("tidegate: the configuration has {count}:");
+    for error in errors {
+        eprintln!("  {error}");
+    }
+    ExitCode::from(WRONG_CONFIGURATION)
+}
+
+fn warn(resolved: &Resolved) {
+    for warning in &resolved.warnings {
+        eprintln!("tidegate: {warning}");
+    }
+}
+
+fn serve(resolved: Resolved) -> ExitCode {
+    if let Err(error) = trace::start(&resolved.config) {
+        eprintln!("tidegate: the configuration has one error:\n  {error}");
+        return ExitCode::from(WRONG_CONFIGURATION);
+    }
+    for warning in &resolved.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tidegate").build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(SYSTEM, &format!("failed to start the runtime: {error}")),
+    };
+    let ended = runtime.block_on(until_drained(resolved));
+    // What still runs was cut on purpose; waiting for blocking threads would undo "at once".
+    runtime.shutdown_background();
+    ended
+}
+
+async fn until_drained(resolved: Resolved) -> ExitCode {
+    let (stop, cut) = match stop_signals() {
+        Ok(tokens) => tokens,
+        Err(error) => return fail(SYSTEM, &format!("failed to install signal handlers: {error}")),
+    };
+    let server = match Server::start(resolved.config).await {
+        Ok(server) => server,
+        Err(error) => return refuse_start(&error),
+    };
+    // A closed standard output is no reason not to serve.
+    let _ = writeln!(std::io::stdout(), "{}", server.ready_line());
+    match server.run(stop, cut).await {
+        Ended::Drained => ExitCode::SUCCESS,
+        Ended::Cut => ExitCode::from(CUT),
+    }
+}
+
+fn refuse_start(error: &StartError) -> ExitCode {
+    fail(error.exit_code(), &error.to_string())
+}
+
+fn token(scope: Scope, note: &str) -> ExitCode {
+    match create_token(scope, note) {
+        Ok(made) => {
+            eprintln!("The token is shown only now. Put the second line into the token file.");
+            say(&format!("{}\n{}\n", made.token, made.line))
+        }
+        Err(error) => fail(SYSTEM, &format!("failed to get random bytes: {error}")),
+    }
+}
+
+fn say(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(SYSTEM),
+    }
+}
+
+fn fail(code: u8, reason: &str) -> ExitCode {
+    eprintln!("tidegate: {reason}");
+    ExitCode::from(code)
+}
