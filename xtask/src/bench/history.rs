@@ -62,7 +62,7 @@ fn parse(text: &str) -> Result<Run> {
 pub(super) fn difference(earlier: &Run, now: &Run) -> String {
     let mut lines = vec![["area", "what", "then", "now", "unit", "change", ""].map(str::to_owned).to_vec()];
     for row in &now.rows {
-        let then = earlier.rows.iter().find(|then| then.area == row.area && then.name == row.name);
+        let then = earlier.rows.iter().find(|then| then.measures_the_same_as(row));
         let (before, change, verdict) = match then {
             Some(then) if then.unit == row.unit => {
                 let change = change(then.value, row.value);

@@ -31,6 +31,12 @@ impl Row {
         self.unit.ends_with("/s")
     }
 
+    /// Same thing, against the same baseline; one thing may be set against several.
+    pub(super) fn measures_the_same_as(&self, other: &Self) -> bool {
+        let baseline = |row: &'_ Self| row.baseline.as_ref().map(|baseline| baseline.name.clone());
+        self.area == other.area && self.name == other.name && baseline(self) == baseline(other)
+    }
+
     pub(super) fn to_json(&self) -> Value {
         let mut value = json!({ "area": self.area, "name": self.name, "value": self.value, "unit": self.unit });
         if let Some(Baseline { name, value: theirs, ratio }) = &self.baseline {

@@ -1,5 +1,6 @@
 //! Gates that are programs of others: formatter, compiler, documentation, dependency checker.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -12,7 +13,16 @@ const CARGO_DENY: &str = "=0.20.2";
 
 pub(super) fn fmt() -> Result<Verdict> {
     component("fmt", "rustfmt")?;
-    verdict(shell::cargo(&["fmt", "--all", "--check"]))
+    let finished = shell::finish(shell::cargo(&["fmt", "--all", "--check", "--", "--files-with-diff"]))?;
+    if finished.success {
+        return Ok(Verdict::Passed("cargo fmt --all --check".to_owned()));
+    }
+    // The names only: `cargo fmt` mends them, so nobody needs to read the difference.
+    let root = format!("{}/", shell::root().display());
+    let files: BTreeSet<String> = finished.said().lines().map(|line| line.replace(&root, "")).collect();
+    Ok(Verdict::Failed(
+        files.into_iter().chain(["`cargo fmt --all` mends them".to_owned()]).collect::<Vec<_>>().join("\n"),
+    ))
 }
 
 pub(super) fn clippy() -> Result<Verdict> {

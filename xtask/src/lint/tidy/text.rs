@@ -10,7 +10,8 @@ const WRITTEN: &[&str] =
 const NOTES: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 
 /// Folders of somebody's machine; a path in the tree is relative or a parameter.
-const MACHINES: &[&str] = &[concat!("/ho", "me"), concat!("/ro", "ot"), concat!("/wo", "rk"), concat!("/Us", "ers")];
+const MACHINES: &[&str] =
+    &[concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/Us", "ers/")];
 
 fn is_written(file: &File) -> bool {
     WRITTEN.iter().any(|extension| file.is(extension)) || file.path.ends_with("/run")
@@ -52,13 +53,13 @@ fn told_words(file: &File, words: &[&str], message: impl Fn(&str) -> String) -> 
     found.collect()
 }
 
-/// Is `word` in `line` with no letter, digit or path before it and no letter or digit after it?
+/// Is `word` in `line` with no letter, digit or path before it and, unless it is a folder, no letter or digit after it?
 fn holds(line: &str, word: &str) -> bool {
     let joins = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-');
     let leads = |letter: char| joins(letter) || matches!(letter, '.' | '}' | '~' | '$');
     line.match_indices(word).any(|(at, _)| {
         let (before, after) = (&line[..at], &line[at + word.len()..]);
-        !before.ends_with(leads) && !after.starts_with(joins)
+        !before.ends_with(leads) && (word.ends_with('/') || !after.starts_with(joins))
     })
 }
 
@@ -91,12 +92,11 @@ mod tests {
     fn paths_of_a_machine_are_told() {
         let rule = names_no_machine;
         for folder in MACHINES {
-            assert_eq!(told(rule, "README.md", &format!("cd `{folder}/me/tidegate`\n")).len(), 1);
-            assert_eq!(told(rule, "a.rs", &format!("open(\"{folder}\")\n")).len(), 1);
-            assert_eq!(
-                told(rule, "README.md", &format!("https://example.com{folder}/x ../..{folder}/x {folder}shop\n")),
-                []
-            );
+            assert_eq!(told(rule, "README.md", &format!("cd `{folder}me/tidegate`\n")).len(), 1);
+            assert_eq!(told(rule, "a.rs", &format!("open(\"{folder}x\")\nfile://{folder}me\n")).len(), 2);
+            let fine = format!("https://example.com{folder}x ../..{folder}x {}\n", folder.replace('/', ""));
+            assert_eq!(told(rule, "README.md", &fine), []);
         }
+        assert_eq!(told(rule, "a.rs", concat!("get(\"/ho", "me.css\")\n")), []);
     }
 }
