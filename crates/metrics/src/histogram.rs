@@ -1,15 +1,19 @@
 //! The recording side of a timer: one shard per stripe, buckets allocated an octave at a time when first touched.
 //!
-//! Nothing here locks. A shard is written by its owner and read by anyone; a reader that comes in the middle of a
+//! Nothing here locks. Buckets are 32 bits wide; a bucket that has reached [`NARROW_MAX`] stays there and the rest is
+//! counted in a 64-bit twin, so no reader ever sees a carry half done. A shard is written by its owner and read by anyone; a reader that comes in the middle of a
 //! recording may see the bucket and not yet the sum.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::buckets::{self, CHUNKS, PER_CHUNK};
 use crate::snapshot::Snapshot;
 use crate::stripe::{STRIPES, Stripe};
 use crate::timer::Outcome;
+
+/// 2^31: half the range, since threads that share a stripe may each overshoot it by one.
+const NARROW_MAX: u32 = 1 << 31;
 
 #[derive(Default)]
 pub(crate) struct Histogram {
@@ -24,11 +28,25 @@ struct Shard {
     max: AtomicU64,
     failed: AtomicU64,
     cancelled: AtomicU64,
-    chunks: [OnceLock<Box<Chunk>>; CHUNKS],
+    narrow: [OnceLock<Box<Narrow>>; CHUNKS],
+    /// What no longer fits into `narrow`; absent in all but the busiest series.
+    wide: OnceLock<Box<Wide>>,
 }
 
+/// The buckets of one power of two.
 #[repr(align(64))]
-pub(crate) struct Chunk([AtomicU64; PER_CHUNK]);
+struct Narrow([AtomicU32; PER_CHUNK]);
+
+/// 64-bit twins of all buckets.
+struct Wide([AtomicU64; CHUNKS * PER_CHUNK]);
+
+/// The buckets of one power of two in one shard, as a reader sees them.
+#[derive(Clone, Copy)]
+pub(crate) struct Chunk<'a> {
+    pub(crate) number: usize,
+    narrow: &'a Narrow,
+    wide: Option<&'a [AtomicU64]>,
+}
 
 impl Histogram {
     #[inline]
@@ -55,35 +73,32 @@ impl Histogram {
         })
     }
 
-    /// Every touched chunk with its number; the same number once per shard.
-    pub(crate) fn chunks(&self) -> impl Iterator<Item = (usize, &Chunk)> {
-        self.shards().flat_map(|shard| {
-            shard.chunks.iter().enumerate().filter_map(|(number, chunk)| Some((number, chunk.get()?.as_ref())))
-        })
+    /// Every touched chunk of every shard.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = Chunk<'_>> {
+        self.shards().flat_map(|shard| (0..CHUNKS).filter_map(|number| shard.chunk(number)))
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.shards().count() * size_of::<Shard>() + self.chunks().count() * size_of::<Chunk>()
+        self.shards().map(Shard::bytes).sum()
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let mut merged: [Option<Box<[u64; PER_CHUNK]>>; CHUNKS] = [const { None }; CHUNKS];
-        for (number, chunk) in self.chunks() {
-            let counts = merged[number].get_or_insert_with(|| Box::new([0; PER_CHUNK]));
-            for (count, cell) in counts.iter_mut().zip(&chunk.0) {
-                *count += cell.load(Relaxed);
+        let shards: Vec<_> = self.shards().collect();
+        let mut counts = Vec::new();
+        for number in 0..CHUNKS {
+            let mut chunks = shards.iter().filter_map(|shard| shard.chunk(number)).peekable();
+            if chunks.peek().is_none() {
+                continue;
             }
+            let mut merged = [0; PER_CHUNK];
+            chunks.for_each(|chunk| chunk.add_to(&mut merged));
+            let numbered = (0u16..).zip(merged).filter(|(_, count)| *count > 0);
+            counts.extend(numbered.map(|(sub, count)| ((number * PER_CHUNK) as u16 + sub, count)));
         }
-        let counts = merged.iter().enumerate().filter_map(|(number, counts)| Some((number, counts.as_ref()?)));
-        let touched = counts.flat_map(|(number, counts)| {
-            let numbered = counts.iter().enumerate().filter(|(_, count)| **count > 0);
-            numbered.map(move |(sub, count)| ((number * PER_CHUNK + sub) as u16, *count))
-        });
-        let counts: Vec<_> = touched.collect();
         let count = counts.iter().map(|(_, count)| count).sum();
         let (failed, cancelled) = self.outcomes();
-        let min = self.shards().map(|shard| shard.min.load(Relaxed)).min().unwrap_or(u64::MAX);
-        let max = self.shards().map(|shard| shard.max.load(Relaxed)).max().unwrap_or(0);
+        let min = shards.iter().map(|shard| shard.min.load(Relaxed)).min().unwrap_or(u64::MAX);
+        let max = shards.iter().map(|shard| shard.max.load(Relaxed)).max().unwrap_or(0);
         Snapshot { counts, count, sum: self.sum(), min, max, failed, cancelled }
     }
 }
@@ -96,7 +111,8 @@ impl Default for Shard {
             max: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
-            chunks: [const { OnceLock::new() }; CHUNKS],
+            narrow: [const { OnceLock::new() }; CHUNKS],
+            wide: OnceLock::new(),
         }
     }
 }
@@ -105,33 +121,98 @@ impl Shard {
     #[inline]
     fn record(&self, stripe: Stripe, nanos: u64, outcome: Outcome) {
         let value = nanos.min(buckets::VALUE_MAX);
-        let index = buckets::index_of(value);
-        let slot = &self.chunks[index / PER_CHUNK];
-        let chunk = match slot.get() {
-            Some(chunk) => chunk,
-            None => slot.get_or_init(Box::default),
-        };
         stripe.lower(&self.min, value);
         stripe.raise(&self.max, value);
         stripe.add(&self.sum, value);
-        stripe.add(&chunk.0[index % PER_CHUNK], 1);
+        self.count(stripe, buckets::index_of(value));
         match outcome {
             Outcome::Succeeded => {}
             Outcome::Failed => stripe.add(&self.failed, 1),
             Outcome::Cancelled => stripe.add(&self.cancelled, 1),
         }
     }
-}
 
-impl Default for Chunk {
-    fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; PER_CHUNK])
+    #[inline]
+    fn count(&self, stripe: Stripe, index: usize) {
+        let slot = &self.narrow[index / PER_CHUNK];
+        let narrow = match slot.get() {
+            Some(narrow) => narrow,
+            None => slot.get_or_init(Box::default),
+        };
+        let bucket = &narrow.0[index % PER_CHUNK];
+        if bucket.load(Relaxed) < NARROW_MAX {
+            stripe.increment(bucket);
+        } else {
+            self.count_wide(stripe, index);
+        }
+    }
+
+    #[cold]
+    fn count_wide(&self, stripe: Stripe, index: usize) {
+        stripe.add(&self.wide.get_or_init(Box::default).0[index], 1);
+    }
+
+    #[inline]
+    fn chunk(&self, number: usize) -> Option<Chunk<'_>> {
+        let narrow = self.narrow[number].get()?;
+        let wide = self.wide.get().map(|wide| &wide.0[number * PER_CHUNK..][..PER_CHUNK]);
+        Some(Chunk { number, narrow, wide })
+    }
+
+    fn bytes(&self) -> usize {
+        let narrow = self.narrow.iter().filter(|slot| slot.get().is_some()).count();
+        let wide = self.wide.get().map_or(0, |_| size_of::<Wide>());
+        size_of::<Self>() + narrow * size_of::<Narrow>() + wide
     }
 }
 
-impl Chunk {
+impl Default for Narrow {
+    fn default() -> Self {
+        Self([const { AtomicU32::new(0) }; PER_CHUNK])
+    }
+}
+
+impl Default for Wide {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; CHUNKS * PER_CHUNK])
+    }
+}
+
+impl Chunk<'_> {
     /// Recordings in the buckets `from..to` of this chunk.
+    #[inline]
     pub(crate) fn count(&self, from: usize, to: usize) -> u64 {
-        self.0[from..to].iter().map(|cell| cell.load(Relaxed)).sum()
+        let narrow = self.narrow.0[from..to].iter().map(|cell| u64::from(cell.load(Relaxed))).sum::<u64>();
+        narrow + self.wide.map_or(0, |wide| wide[from..to].iter().map(|cell| cell.load(Relaxed)).sum())
+    }
+
+    fn add_to(&self, counts: &mut [u64; PER_CHUNK]) {
+        for (count, cell) in counts.iter_mut().zip(&self.narrow.0) {
+            *count += u64::from(cell.load(Relaxed));
+        }
+        for (count, cell) in counts.iter_mut().zip(self.wide.unwrap_or_default()) {
+            *count += cell.load(Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_narrow_bucket_goes_on_counting_in_its_wide_twin() {
+        let histogram = Histogram::default();
+        histogram.record(1000, Outcome::Succeeded);
+        let index = buckets::index_of(1000);
+        let shard = histogram.shards().next().expect("one shard");
+        let narrow = shard.narrow[index / PER_CHUNK].get().expect("one chunk");
+        narrow.0[index % PER_CHUNK].store(NARROW_MAX - 1, Relaxed);
+        for _ in 0..3 {
+            histogram.record(1000, Outcome::Succeeded);
+        }
+        assert_eq!(histogram.snapshot().counts, [(index as u16, u64::from(NARROW_MAX) + 2)]);
+        let counted: u64 = histogram.chunks().map(|chunk| chunk.count(0, PER_CHUNK)).sum();
+        assert_eq!(counted, u64::from(NARROW_MAX) + 2);
     }
 }

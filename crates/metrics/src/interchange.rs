@@ -15,17 +15,19 @@ impl Snapshot {
     /// bucket.
     pub fn to_hdr(&self) -> HdrHistogram {
         let mut hdr = HdrHistogram::new(DIGITS).expect("3 lies within the 0 to 5 digits hdrhistogram accepts");
+        // It grows with its values (`new` says so), and ours end at 2^50: nothing is refused.
+        let mut record = |value, count| hdr.record_n(value, count).unwrap_or_default();
         let mut middle = self.counts.clone();
         if let Some((_, count)) = middle.first_mut() {
             *count -= 1;
-            hdr.saturating_record(self.min);
+            record(self.min, 1);
         }
         if let Some((_, count)) = middle.last_mut().filter(|_| self.count > 1) {
             *count -= 1;
-            hdr.saturating_record(self.max);
+            record(self.max, 1);
         }
         for (index, count) in middle.into_iter().filter(|(_, count)| *count > 0) {
-            hdr.saturating_record_n(buckets::middle(usize::from(index)).clamp(self.min, self.max), count);
+            record(buckets::middle(usize::from(index)).clamp(self.min, self.max), count);
         }
         hdr
     }

@@ -1,39 +1,48 @@
-//! A snapshot at rest: two or three bytes per touched bucket instead of sixteen.
+//! A snapshot at rest: one to three bytes per touched bucket instead of sixteen.
 
 use crate::snapshot::Snapshot;
 
-/// A [`Snapshot`] whose counts are pairs of variable-length numbers: the distance to the bucket before, the count.
-pub(crate) struct Packed {
-    counts: Box<[u8]>,
-    /// Everything else of the snapshot, its own counts empty.
-    rest: Snapshot,
-}
+/// A [`Snapshot`] as variable-length numbers: sum (high, low), minimum, maximum, failed, cancelled, then a count per
+/// bucket, where 0 is followed by the number of empty buckets it stands for.
+pub(crate) struct Packed(Box<[u8]>);
 
 impl Packed {
     pub(crate) fn new(snapshot: &Snapshot) -> Self {
-        let mut bytes = Vec::with_capacity(snapshot.counts.len() * 3);
-        let mut last = 0;
-        for &(index, count) in &snapshot.counts {
-            write(&mut bytes, u64::from(index - last));
+        let Snapshot { counts, sum, min, max, failed, cancelled, .. } = snapshot;
+        let mut bytes = Vec::with_capacity(32 + counts.len() * 3);
+        let head = [(sum >> 64) as u64, *sum as u64, *min, *max, *failed, *cancelled];
+        head.iter().for_each(|number| write(&mut bytes, *number));
+        let mut next = 0;
+        for &(index, count) in counts {
+            if index > next {
+                write(&mut bytes, 0);
+                write(&mut bytes, u64::from(index - next));
+            }
             write(&mut bytes, count);
-            last = index;
+            next = index + 1;
         }
-        Self { counts: bytes.into(), rest: Snapshot { counts: Vec::new(), ..*snapshot } }
+        Self(bytes.into())
     }
 
     pub(crate) fn unpack(&self) -> Snapshot {
-        let mut bytes = &*self.counts;
-        let mut counts = Vec::new();
+        let bytes = &mut &*self.0;
+        let [high, low, min, max, failed, cancelled] = std::array::from_fn(|_| read(bytes).unwrap_or_default());
+        let mut counts = Vec::with_capacity(bytes.len());
         let mut index = 0;
-        while let (Some(distance), Some(count)) = (read(&mut bytes), read(&mut bytes)) {
-            index += distance as u16;
-            counts.push((index, count));
+        while let Some(number) = read(bytes) {
+            if number == 0 {
+                index += read(bytes).unwrap_or_default() as u16;
+            } else {
+                counts.push((index, number));
+                index += 1;
+            }
         }
-        Snapshot { counts, ..self.rest }
+        let count = counts.iter().map(|(_, count)| count).sum();
+        Snapshot { counts, count, sum: u128::from(high) << 64 | u128::from(low), min, max, failed, cancelled }
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.counts.len()
+        self.0.len()
     }
 }
 
@@ -66,10 +75,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn unpacking_gives_back_what_was_packed(counts in prop::collection::btree_map(0u16..2880, 1u64..1 << 50, 0..300)) {
+        fn unpacking_gives_back_what_was_packed(
+            counts in prop::collection::btree_map(0u16..2880, 1u64..1 << 50, 0..300),
+            sum in any::<u128>(),
+            (min, max, failed, cancelled) in any::<(u64, u64, u64, u64)>(),
+        ) {
             let counts: Vec<_> = counts.into_iter().collect();
             let count = counts.iter().map(|(_, count)| count).sum();
-            let snapshot = Snapshot { counts, count, sum: 7, min: 1, max: 9, failed: 3, cancelled: 2 };
+            let snapshot = Snapshot { counts, count, sum, min, max, failed, cancelled };
             prop_assert_eq!(Packed::new(&snapshot).unpack(), snapshot);
         }
     }

@@ -3,31 +3,31 @@
 //! A timer becomes a histogram in seconds. Its `le` bounds are cut at the nearest bucket edge below, so a sample up to
 //! 1.6 % under a bound may be counted at the next one; `+Inf`, `_count` and `_sum` are exact.
 
-use crate::buckets::{self, PER_CHUNK};
+use crate::buckets::{self, CHUNKS, PER_CHUNK};
 use crate::family::{Kind, Series};
 use crate::labels::escape_into;
 use crate::timer::Timer;
 
-/// From 10 µs (a call inside the process) to 5 min (a long job), denser where people set limits.
+/// As the end of a label set, and in nanoseconds. From 10 µs (a call inside the process) to 5 min (a long job), denser where people set limits.
 const BOUNDS: [(&str, u64); 18] = [
-    ("0.00001", 10_000),
-    ("0.0001", 100_000),
-    ("0.0005", 500_000),
-    ("0.001", 1_000_000),
-    ("0.0025", 2_500_000),
-    ("0.005", 5_000_000),
-    ("0.01", 10_000_000),
-    ("0.025", 25_000_000),
-    ("0.05", 50_000_000),
-    ("0.1", 100_000_000),
-    ("0.25", 250_000_000),
-    ("0.5", 500_000_000),
-    ("1", 1_000_000_000),
-    ("2.5", 2_500_000_000),
-    ("5", 5_000_000_000),
-    ("10", 10_000_000_000),
-    ("60", 60_000_000_000),
-    ("300", 300_000_000_000),
+    (r#"0.00001"} "#, 10_000),
+    (r#"0.0001"} "#, 100_000),
+    (r#"0.0005"} "#, 500_000),
+    (r#"0.001"} "#, 1_000_000),
+    (r#"0.0025"} "#, 2_500_000),
+    (r#"0.005"} "#, 5_000_000),
+    (r#"0.01"} "#, 10_000_000),
+    (r#"0.025"} "#, 25_000_000),
+    (r#"0.05"} "#, 50_000_000),
+    (r#"0.1"} "#, 100_000_000),
+    (r#"0.25"} "#, 250_000_000),
+    (r#"0.5"} "#, 500_000_000),
+    (r#"1"} "#, 1_000_000_000),
+    (r#"2.5"} "#, 2_500_000_000),
+    (r#"5"} "#, 5_000_000_000),
+    (r#"10"} "#, 10_000_000_000),
+    (r#"60"} "#, 60_000_000_000),
+    (r#"300"} "#, 300_000_000_000),
 ];
 
 /// For each bound, the first bucket that reaches above it.
@@ -39,6 +39,19 @@ const CUTS: [usize; BOUNDS.len()] = {
         bound += 1;
     }
     cuts
+};
+
+/// For each chunk, the first bound that reaches into it or beyond.
+const FIRST_BOUND: [usize; CHUNKS] = {
+    let mut first = [0; CHUNKS];
+    let mut chunk = 0;
+    while chunk < CHUNKS {
+        while first[chunk] < CUTS.len() && CUTS[first[chunk]] <= chunk * PER_CHUNK {
+            first[chunk] += 1;
+        }
+        chunk += 1;
+    }
+    first
 };
 
 /// Appends one family: head, then a line per series, or a histogram per series and what failed or was cancelled.
@@ -124,9 +137,10 @@ fn histogram(text: &mut String, name: &str, timer: &Timer) {
     let prefix = text.split_off(start);
     let mut digits = itoa::Buffer::new();
     let mut below = 0;
-    for (bound, count) in BOUNDS.iter().map(|(bound, _)| *bound).chain(["+Inf"]).zip(bound_counts(timer)) {
+    for (bound, count) in BOUNDS.iter().map(|(bound, _)| *bound).chain([r#"+Inf"} "#]).zip(bound_counts(timer)) {
         below += count;
-        push(text, &[&prefix, bound, "\"} ", digits.format(below), "\n"]);
+        push(text, &[&prefix, bound, digits.format(below)]);
+        text.push('\n');
     }
     line_with(text, &[name, "_sum"], labels, &seconds(timer.histogram().sum()));
     line(text, &[name, "_count"], labels, below);
@@ -135,9 +149,9 @@ fn histogram(text: &mut String, name: &str, timer: &Timer) {
 /// How many recordings lie between each bound and the one before, over all threads.
 fn bound_counts(timer: &Timer) -> [u64; BOUNDS.len() + 1] {
     let mut counts = [0; BOUNDS.len() + 1];
-    for (number, chunk) in timer.histogram().chunks() {
-        let first = number * PER_CHUNK;
-        let mut bound = CUTS.partition_point(|cut| *cut <= first);
+    for chunk in timer.histogram().chunks() {
+        let first = chunk.number * PER_CHUNK;
+        let mut bound = FIRST_BOUND[chunk.number];
         let mut from = 0;
         while from < PER_CHUNK {
             let to = CUTS.get(bound).map_or(PER_CHUNK, |cut| (cut - first).min(PER_CHUNK));

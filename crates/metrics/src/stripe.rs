@@ -6,7 +6,7 @@
 //! A thread gives its stripe back when it ends, so the number of stripes bounds the memory, not the number of threads.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 /// 32: a power of two, so that an index is masked instead of checked; more cores than that share four stripes.
@@ -49,7 +49,7 @@ impl Stripe {
 
     /// Whether no other thread writes to this stripe.
     #[inline]
-    pub(crate) fn is_private(self) -> bool {
+    fn is_private(self) -> bool {
         self.0 < PRIVATE
     }
 
@@ -59,6 +59,15 @@ impl Stripe {
             cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
         } else {
             cell.fetch_add(n, Relaxed);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn increment(self, cell: &AtomicU32) {
+        if self.is_private() {
+            cell.store(cell.load(Relaxed).wrapping_add(1), Relaxed);
+        } else {
+            cell.fetch_add(1, Relaxed);
         }
     }
 

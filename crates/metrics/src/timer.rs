@@ -93,8 +93,8 @@ impl Timer {
         self.0.histogram.snapshot()
     }
 
-    /// Bytes this series holds: about 700 and 0.9 KB per recording thread, and 512 per thread and power of two of
-    /// nanoseconds it has recorded.
+    /// Bytes this series holds: about 600, and per recording thread about 900 and 256 for each power of two of
+    /// nanoseconds it has seen. At most 32 threads have buckets of their own.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Core>() + self.0.histogram.heap_bytes()
     }
