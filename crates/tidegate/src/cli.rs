@@ -42,7 +42,7 @@ fn command() -> Command {
         )
         .subcommand(Command::new("docs").about("Prints docs/configuration.md").hide(true));
     let create = Command::new("create")
-        .about("Makes a token: prints it once, and its line for the token file")
+        .about("Makes a token: prints it once, and its line for the token file (or adds that line to --token-file)")
         .arg(
             Arg::new("scope")
                 .long("scope")

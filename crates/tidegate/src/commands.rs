@@ -1,6 +1,6 @@
 //! What each command does, and the exit code it ends with.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -16,6 +16,8 @@ use crate::trace;
 const WRONG_CONFIGURATION: u8 = 78;
 /// `EX_OSERR`: the system refused something that never fails on a healthy machine.
 const SYSTEM: u8 = 71;
+/// `EX_CANTCREAT`.
+const CANNOT_CREATE: u8 = 73;
 /// Stopped by a second signal, or by the drain's deadline, before everything in flight was finished.
 const CUT: u8 = 1;
 
@@ -25,7 +27,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     match action {
         Action::ConfigDocs => say(&config::markdown()),
         Action::OpenApi => say(&openapi_json()),
-        Action::TokenCreate { scope, note } => token(scope, &note),
+        Action::TokenCreate { scope, note } => token(scope, &note, flags.get("token_file").map(Path::new)),
         Action::ConfigCheck => with_config(&flags, file, |resolved| {
             warn(&resolved);
             say("the configuration is valid\n")
@@ -100,14 +102,39 @@ fn refuse_start(error: &StartError) -> ExitCode {
     fail(error.exit_code(), &error.to_string())
 }
 
-fn token(scope: Scope, note: &str) -> ExitCode {
-    match create_token(scope, note) {
-        Ok(made) => {
+fn token(scope: Scope, note: &str, file: Option<&Path>) -> ExitCode {
+    let made = match create_token(scope, note) {
+        Ok(made) => made,
+        Err(error) => return fail(SYSTEM, &format!("failed to get random bytes: {error}")),
+    };
+    match file {
+        None => {
             eprintln!("The token is shown only now. Put the second line into the token file.");
             say(&format!("{}\n{}\n", made.token, made.line))
         }
-        Err(error) => fail(SYSTEM, &format!("failed to get random bytes: {error}")),
+        Some(path) => match append(path, &made.line) {
+            Ok(()) => {
+                eprintln!(
+                    "The token is shown only now. Its hash was added to {}; restart the server to accept it.",
+                    path.display()
+                );
+                say(&format!("{}\n", made.token))
+            }
+            Err(error) => fail(CANNOT_CREATE, &format!("token file {}: failed to write it: {error}", path.display())),
+        },
     }
+}
+
+/// Adds a line to the token file; a new file is readable by its owner only.
+fn append(path: &Path, line: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = std::fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let mut before = Vec::new();
+    file.read_to_end(&mut before)?;
+    // A last line without an end would swallow ours.
+    let separator = if before.last().is_some_and(|byte| *byte != b'\n') { "\n" } else { "" };
+    file.write_all(format!("{separator}{line}\n").as_bytes())?;
+    file.sync_all()
 }
 
 fn say(text: &str) -> ExitCode {

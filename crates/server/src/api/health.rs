@@ -18,6 +18,7 @@ pub(crate) fn router(routes: &mut Routes) {
 
 /// What the process says about itself.
 #[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Health {
     /// `alive`, `ready` or `draining`.
     status: &'static str,

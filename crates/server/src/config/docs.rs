@@ -58,3 +58,13 @@ pub fn toml(resolved: &Resolved, origins: bool) -> String {
     }
     file
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_reference_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        assert_eq!(page, super::markdown(), "run `cargo run -- config docs > docs/configuration.md`");
+    }
+}

@@ -61,15 +61,13 @@ impl Reader<'_> {
     pub(super) fn value<V: Value>(&mut self, key: &str) -> Option<V> {
         let setting = SETTINGS.iter().find(|setting| setting.key == key)?;
         let (text, origin) = self.texts.get(setting.key)?;
-        let value = V::parse(text, setting.bounds);
-        if value.is_none() {
-            let accepted = (setting.accepts)(setting.bounds);
-            self.errors.push(ConfigError(format!(
-                "{origin}: `{}` is not accepted for {key}; accepted: {accepted}",
-                shown(setting, text)
-            )));
-        }
-        value
+        V::parse(text, setting.bounds).or_else(|| {
+            let (shown, accepted) = (shown(setting, text), (setting.accepts)(setting.bounds));
+            self.errors
+                .push(ConfigError(format!("{origin}: `{shown}` is not accepted for {key}; accepted: {accepted}")));
+            // The default stands in, so that what is wrong with the other settings is found as well.
+            V::parse(setting.default, setting.bounds)
+        })
     }
 }
 
@@ -234,4 +232,92 @@ fn distance(left: &str, right: &str) -> usize {
 
 fn shown(setting: &Setting, text: &str) -> String {
     if setting.key == "redis" { redact_url(text) } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn errors(flags: &[(&'static str, &str)], variables: &[(&str, &str)], file: Option<&Path>) -> Vec<String> {
+        let flags = flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        resolve(&flags, &environment(variables), file).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    fn file(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tidegate.toml");
+        std::fs::write(&path, text).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file_over_defaults() {
+        let (_folder, path) = file("lease = \"3s\"\nworkers = 3\ndata = \"from-file\"\n");
+        let flags = Flags::from([("lease", "1s".to_owned())]);
+        let variables = environment(&[("TIDEGATE_LEASE", "2s"), ("TIDEGATE_WORKERS", "2")]);
+        let resolved = resolve(&flags, &variables, Some(&path)).unwrap();
+        assert_eq!(resolved.config.lease.as_secs(), 1);
+        assert_eq!(resolved.config.workers, 2);
+        assert_eq!(resolved.config.data, Path::new("from-file"));
+        assert_eq!(resolved.origins["lease"], Origin::Flag("lease".into()));
+        assert_eq!(resolved.origins["workers"], Origin::Environment("TIDEGATE_WORKERS"));
+        assert_eq!(resolved.origins["durability"], Origin::Default);
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once_with_source_value_and_what_is_accepted() {
+        let (_folder, path) = file("durabilty = \"sync\"\nworkers = 0\n");
+        let errors =
+            errors(&[("lease", "soon"), ("listen", "0.0.0.0:1")], &[("TIDEGATE_DURABILITY", "never")], Some(&path));
+        assert_eq!(errors.len(), 5, "{errors:#?}");
+        let all = errors.join("\n");
+        for part in [
+            "did you mean `durability`?",
+            "`0` is not accepted for workers; accepted: a whole number from 1 to 10000",
+            "flag --lease: `soon` is not accepted",
+            "environment variable TIDEGATE_DURABILITY: `never` is not accepted for durability; accepted: `sync`, `everysec`, `memory`",
+            "flag --listen: `0.0.0.0:1` can be reached from other machines",
+        ] {
+            assert!(all.contains(part), "{part}\n---\n{all}");
+        }
+    }
+
+    #[test]
+    fn redis_is_refused_and_its_password_not_repeated() {
+        let errors = errors(&[], &[("REDIS_URL", "redis://me:hunter2@cache:6379")], None);
+        assert_eq!(errors.len(), 1);
+        assert!(errors[0].contains("REDIS_URL") && errors[0].contains("next release"), "{errors:?}");
+        assert!(!errors[0].contains("hunter2"), "{errors:?}");
+    }
+
+    #[test]
+    fn a_broken_file_is_told_by_line_without_quoting_it() {
+        let (_folder, path) = file("lease = \"1s\"\nredis = \"redis://:hunter2@x\n");
+        let errors = errors(&[], &[], Some(&path)).join("");
+        assert!(errors.contains("line 2") && !errors.contains("hunter2"), "{errors}");
+        assert!(super::tests::errors(&[], &[], Some(Path::new("/does/not/exist")))[0].contains("/does/not/exist"));
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_warned_about() {
+        let resolved =
+            resolve(&Flags::new(), &environment(&[("TIDEGATE_DURABILTY", "sync"), ("TIDEGATE_PORT", "tcp://x")]), None)
+                .unwrap();
+        assert_eq!(resolved.warnings.len(), 2);
+        assert!(resolved.warnings[0].contains("did you mean TIDEGATE_DURABILITY?"), "{:?}", resolved.warnings);
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_back() {
+        let printed = super::super::to_toml(&resolve(&Flags::new(), &Environment::default(), None).unwrap(), true);
+        let (_folder, path) = file(&printed);
+        let again = resolve(&Flags::new(), &Environment::default(), Some(&path)).unwrap();
+        let without_origins =
+            |text: &str| text.lines().map(|line| line.split("  #").next().unwrap().to_owned()).collect::<Vec<_>>();
+        assert_eq!(without_origins(&super::super::to_toml(&again, true)), without_origins(&printed));
+    }
 }
