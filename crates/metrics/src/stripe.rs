@@ -112,3 +112,55 @@ fn assign() -> Stripe {
     }
     Stripe(CURRENT.get())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::sync::{Barrier, mpsc};
+    use std::thread;
+
+    /// More than there are private stripes.
+    const THREADS: usize = 2 * STRIPES;
+
+    #[test]
+    fn threads_alive_at_once_never_own_the_same_stripe() {
+        let barrier = Barrier::new(THREADS);
+        let take = || {
+            let stripe = Stripe::current();
+            barrier.wait();
+            (stripe.is_private(), stripe.index())
+        };
+        let taken: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(take)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        });
+        let private: Vec<_> = taken.iter().filter(|(private, _)| *private).map(|(_, index)| *index).collect();
+        let distinct: BTreeSet<_> = private.iter().copied().collect();
+        assert_eq!(private.len(), distinct.len());
+        let shared = taken.iter().filter(|(private, _)| !*private);
+        assert!(shared.count() >= THREADS - PRIVATE);
+        assert!(taken.iter().all(|(private, index)| *private || !distinct.contains(index)));
+    }
+
+    struct TellsAtEnd(mpsc::Sender<bool>);
+
+    impl Drop for TellsAtEnd {
+        fn drop(&mut self) {
+            let _ = self.0.send(Stripe::current().is_private());
+        }
+    }
+
+    #[test]
+    fn a_thread_that_gave_its_stripe_back_no_longer_writes_to_it_plainly() {
+        thread_local!(static AT_END: Cell<Option<TellsAtEnd>> = const { Cell::new(None) });
+        let (sender, receiver) = mpsc::channel();
+        let ends = move || {
+            // Set first, so destroyed after the stripe went back.
+            AT_END.set(Some(TellsAtEnd(sender)));
+            let _ = Stripe::current();
+        };
+        thread::spawn(ends).join().expect("no panic");
+        assert_eq!(receiver.recv(), Ok(false));
+    }
+}
