@@ -61,7 +61,10 @@ fn parse(text: &str) -> Result<Run> {
 /// Row by row, what became better or worse.
 pub(super) fn difference(earlier: &Run, now: &Run) -> String {
     let mut lines = vec![["area", "what", "then", "now", "unit", "change", ""].map(str::to_owned).to_vec()];
-    for row in &now.rows {
+    for (at, row) in now.rows.iter().enumerate() {
+        if now.rows[..at].iter().any(|shown| shown.measures_the_same_as(row)) {
+            continue;
+        }
         let then = earlier.rows.iter().find(|then| then.measures_the_same_as(row));
         let (before, change, verdict) = match then {
             Some(then) if then.unit == row.unit => {
@@ -114,8 +117,10 @@ mod tests {
             "ROW q calm 109 ms",
             "ROW q size 1 ms",
             "ROW q new 1 ms",
+            "ROW q new 1 ms peer 2 0.5",
         ]);
         let shown = difference(&earlier, &now);
+        assert_eq!(shown.matches(" new ").count(), 1, "once, though set against two: {shown}");
         let line = |name: &str| shown.lines().find(|line| line.contains(&format!(" {name} "))).unwrap().to_owned();
         assert!(line("rate").ends_with("+20.0 %  BETTER"), "{shown}");
         assert!(line("time").ends_with("+20.0 %  WORSE"), "{shown}");

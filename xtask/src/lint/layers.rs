@@ -18,14 +18,21 @@ const ARROW: &str = "→";
 
 pub(super) fn gate() -> Result<Verdict> {
     let workspace = Workspace::members()?;
-    let text =
-        std::fs::read_to_string(shell::root().join(DRAWING)).with_context(|| format!("cannot read {DRAWING}"))?;
-    let drawn = Arrows::drawn_in(&text)?;
-    let mut findings = drawn.compared_with(&Arrows::built_by(&workspace), &workspace);
+    let built = Arrows::built_by(&workspace);
+    let mut findings = match drawn() {
+        Ok(drawn) => drawn.compared_with(&built, &workspace),
+        Err(error) => vec![format!("{error:#}")],
+    };
     findings.extend(upward_dev_dependencies(&workspace));
     findings.extend(tools_that_know_the_product(&workspace));
     findings.extend(homes::strays(&workspace));
-    Ok(Verdict::of(&findings, format!("{} arrows, {} homes", drawn.0.len(), homes::HOMES.len())))
+    Ok(Verdict::of(&findings, format!("{} arrows, {} homes", built.0.len(), homes::HOMES.len())))
+}
+
+fn drawn() -> Result<Arrows> {
+    let text =
+        std::fs::read_to_string(shell::root().join(DRAWING)).with_context(|| format!("cannot read {DRAWING}"))?;
+    Arrows::drawn_in(&text)
 }
 
 /// Pairs of folder names: the first depends on the second.
