@@ -1,5 +1,6 @@
 //! A number that only grows.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -49,5 +50,11 @@ impl Counter {
     /// The sum of everything added so far, by all threads; additions under way may or may not be in it.
     pub fn get(&self) -> u64 {
         self.0.cells.iter().filter_map(OnceLock::get).map(|cell| cell.0.load(Relaxed)).sum()
+    }
+}
+
+impl fmt::Debug for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Counter").field(&self.get()).finish()
     }
 }

@@ -1,5 +1,6 @@
 //! A number that goes up and down.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -53,5 +54,11 @@ impl Gauge {
     #[inline]
     pub fn get(&self) -> f64 {
         f64::from_bits(self.0.bits.load(Relaxed))
+    }
+}
+
+impl fmt::Debug for Gauge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Gauge").field(&self.get()).finish()
     }
 }

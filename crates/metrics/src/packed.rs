@@ -4,6 +4,7 @@ use crate::snapshot::Snapshot;
 
 /// A [`Snapshot`] as variable-length numbers: sum (high, low), minimum, maximum, failed, cancelled, then a count per
 /// bucket, where 0 is followed by the number of empty buckets it stands for.
+#[derive(Debug)]
 pub(crate) struct Packed(Box<[u8]>);
 
 impl Packed {

@@ -1,6 +1,7 @@
 //! The place where a process keeps its metrics: names to series, bounded.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -68,6 +69,12 @@ impl Families {
             self.exported.extend(names);
         }
         Some(self.by_name.entry(name).or_insert_with(|| Family::new(help, kind, labels)))
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("config", &self.0.config).finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Durations of a named operation, with its failures and cancellations.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -114,7 +115,14 @@ impl Core {
     }
 }
 
+impl fmt::Debug for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timer").field("name", &self.0.name).field("labels", &self.0.labels.text).finish_non_exhaustive()
+    }
+}
+
 /// A measurement under way. Dropped without a word it is recorded as cancelled, or as failed when a panic drops it.
+#[derive(Debug)]
 #[must_use = "dropping it at once records a cancellation"]
 pub struct Running {
     timer: Timer,

@@ -26,6 +26,7 @@ const CUTS: u32 = 2;
 /// let recent = minute.read(opened + Duration::from_secs(10));
 /// assert_eq!((recent.distribution.count(), recent.rate()), (1, 0.1));
 /// ```
+#[derive(Debug)]
 pub struct Window {
     timer: Timer,
     span: Duration,
@@ -36,6 +37,7 @@ pub struct Window {
     slices: VecDeque<Slice>,
 }
 
+#[derive(Debug)]
 struct Slice {
     from: Instant,
     recorded: Packed,
