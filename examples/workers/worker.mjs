@@ -16,6 +16,7 @@ const { values: args } = parseArgs({
 });
 const worker = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`; // never the same twice
 const headers = { "content-type": "application/json", ...(args.token && { authorization: `Bearer ${args.token}` }) };
+const queue = `${args.url}/api/queues/${args.queue}`;
 const leases = new Map(); // lease -> AbortController: cancelled, or no longer ours
 let stopping = false;
 let leaseMs = 1000; // until the first claim tells
@@ -31,7 +32,7 @@ const handlers = {
 async function post(verb, body) {
   const request = { method: "POST", headers, body: JSON.stringify(body) };
   for (let pause = 100; ; pause = Math.min(pause * 2, 5000)) {
-    const reply = await fetch(`${args.url}/api/queues/${args.queue}/${verb}`, { ...request, signal: AbortSignal.timeout(60_000) })
+    const reply = await fetch(`${queue}/${verb}`, { ...request, signal: AbortSignal.timeout(60_000) })
       .then(async (reply) => ({ status: reply.status, ...(await reply.json()) }))
       .catch((error) => ({ status: 503, detail: error.cause?.message ?? error.message }));
     if (reply.success) return reply.data;
@@ -68,8 +69,7 @@ async function lane() {
     console.log(jobId, ...(answer.outcomes ?? ["unknown"]));
     jobs = answer.jobs ?? [];
   }
-  // Claimed while stopping: back they go, unstarted.
-  if (jobs.length > 0) await post("release", { leases: jobs.map((job) => job.lease) });
+  if (jobs.length > 0) await post("release", { leases: jobs.map((job) => job.lease) }); // claimed too late: unstarted
 }
 
 for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => (stopping = true));

@@ -23,10 +23,9 @@ HANDLERS = {  # your work goes here: return what JSON can say, raise to fail
     "nap": lambda data, stop: {"interrupted": stop.wait(data["ms"] / 1000)},  # long work looks at `stop`
 }
 
-def post(verb, body):
+def post(verb, body, pause=0.1):
     """One call, repeated while the server is away: a lease makes the repetition harmless."""
     request = urllib.request.Request(f"{args.url}/api/queues/{args.queue}/{verb}", json.dumps(body).encode(), HEADERS)
-    pause = 0.1
     while True:
         try:
             with urllib.request.urlopen(request, timeout=60) as reply:

@@ -175,6 +175,11 @@ impl Client {
         self.post(&format!("/api/queues/{queue}/claim"), body).await.expect(200).data()
     }
 
+    /// `POST claim` of one job without waiting, whatever the answer.
+    pub async fn claim_reply(&self, queue: &str) -> Reply {
+        self.post(&format!("/api/queues/{queue}/claim"), json!({"worker": "w", "limit": 1, "waitMs": 0})).await
+    }
+
     /// `POST claim` for exactly one job.
     ///
     /// # Panics

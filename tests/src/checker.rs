@@ -154,7 +154,9 @@ impl Ledger {
                     job_of_lease.insert(lease, job);
                     ledger.claimed(*at, event);
                 }
-                Event::Renewed { lease, .. } | Event::FinishSent { lease, .. } | Event::FinishAnswered { lease, .. } => {
+                Event::Renewed { lease, .. }
+                | Event::FinishSent { lease, .. }
+                | Event::FinishAnswered { lease, .. } => {
                     let job = job_of_lease.get(lease.as_str()).expect("a lease is used after it was claimed");
                     let life = ledger.lives.get_mut(*job).expect("a claimed job has a life");
                     life.used(*at, lease, event);

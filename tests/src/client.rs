@@ -206,4 +206,3 @@ impl From<serde_json::Value> for Payload {
         value.to_string().into()
     }
 }
-

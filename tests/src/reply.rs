@@ -43,7 +43,6 @@ impl Reply {
     ///
     /// # Panics
     /// With the body when it is another one.
-    #[must_use]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "unexpected status; body: {}", self.text());
         self
@@ -81,7 +80,6 @@ impl Reply {
     ///
     /// # Panics
     /// When anything the conventions promise about an error is missing.
-    #[must_use]
     pub fn problem(&self, status: u16) -> Value {
         self.problem_in(&[status])
     }
@@ -90,7 +88,6 @@ impl Reply {
     ///
     /// # Panics
     /// As [`Self::problem`].
-    #[must_use]
     pub fn problem_in(&self, statuses: &[u16]) -> Value {
         assert!(statuses.contains(&self.status), "wanted {statuses:?}, got {}: {}", self.status, self.text());
         let media = self.header("content-type");

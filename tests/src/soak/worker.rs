@@ -59,7 +59,8 @@ impl Worker {
     /// Mostly the queue of this round, but older ones are not forgotten.
     fn choose(&mut self, boot: u32, phase: Phase) -> String {
         let newest = phase == Phase::Load && self.actor.random.below(10) < 7;
-        let chosen = if newest { boot } else { u32::try_from(self.actor.random.below(u64::from(boot) + 1)).unwrap_or(0) };
+        let chosen =
+            if newest { boot } else { u32::try_from(self.actor.random.below(u64::from(boot) + 1)).unwrap_or(0) };
         queue(chosen)
     }
 

@@ -1,0 +1,547 @@
+//! Jobs over HTTP: what a caller may rely on from submission to result.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidegate_tests::{Server, eventually, within};
+
+const JOB: &str = "/api/performance/async/job";
+const JOBS: &str = "/api/performance/async/jobs";
+
+#[tokio::test]
+async fn a_submitted_job_is_queued_and_can_be_asked_for() {
+    let server = Server::start().await;
+    let client = server.client();
+    let reply = client.post(JOB, json!({"jobType": "email", "data": {"to": "a@b.c"}})).await.expect(202);
+    let answer = reply.value();
+    assert_eq!(answer["status"], "queued");
+    let job = client.job(answer["jobId"].as_str().expect("an id")).await;
+    assert_eq!((job.job_type.as_str(), job.queue.as_str(), job.status.as_str()), ("email", "default", "queued"));
+    assert_eq!((job.priority, job.attempt, job.max_attempts), (100, 0, 4));
+    assert_eq!(job.durability.as_deref(), Some("sync"));
+    assert!(job.progress.is_none() && job.started_at.is_none() && job.finished_at.is_none());
+    let created = job.created_at.as_bytes();
+    assert_eq!((created.len(), created[10], created[19], created[23]), (24, b'T', b'.', b'Z'), "{}", job.created_at);
+}
+
+#[tokio::test]
+async fn every_option_is_honoured() {
+    let server = Server::start().await;
+    let client = server.client();
+    let options = json!({
+        "queue": "mail", "priority": 7, "timeout": 5000, "maxAttempts": 9, "backoff": {"base": 50, "cap": 60},
+        "key": "customer-1", "dedupKey": "once", "dedupWindow": 60_000, "expiresIn": 600_000, "retention": 120_000,
+    });
+    let job = client.submit(json!({"jobType": "email", "data": null, "options": options})).await;
+    let view = client.job(&job.job_id).await;
+    assert_eq!((view.queue.as_str(), view.priority, view.max_attempts), ("mail", 7, 9));
+    let claimed = client.claim_one("mail", "w").await;
+    assert_eq!((claimed.key.as_deref(), claimed.attempt, claimed.max_attempts), (Some("customer-1"), 1, 9));
+    assert_eq!(claimed.data.get(), "null");
+    assert!(claimed.deadline_at.ends_with('Z'), "{}", claimed.deadline_at);
+}
+
+#[tokio::test]
+async fn ten_thousand_jobs_in_one_call_are_answered_in_order_and_handed_out_in_order() {
+    let server = Server::start().await;
+    let client = server.client();
+    let jobs: Vec<Value> =
+        (0..10_000).map(|n| json!({"jobType": "n", "data": n, "options": {"queue": "bulk"}})).collect();
+    let answers = client.submit_all(&jobs).await;
+    let ids: HashSet<&str> = answers.iter().map(|answer| answer.job_id.as_str()).collect();
+    assert_eq!(ids.len(), 10_000);
+    let mut next = 0;
+    while next < 10_000 {
+        let claims = client.claim("bulk", "w", 1000, 0).await;
+        assert!(!claims.jobs.is_empty(), "all are claimable at once, {next} came");
+        for job in claims.jobs {
+            assert_eq!(job.data.get(), next.to_string());
+            assert_eq!(job.job_id, answers[next].job_id, "answer {next} belongs to job {next}");
+            next += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_with_a_bad_item_accepts_the_good_ones_in_their_places() {
+    let server = Server::start().await;
+    let client = server.client();
+    let good = json!({"jobType": "a", "data": 1});
+    let bad = json!({"jobType": "a", "data": 1, "options": {"priority": 256}});
+    let reply = client.post(JOBS, json!({"jobs": [good, bad, good]})).await.expect(202);
+    let jobs = reply.value()["jobs"].clone();
+    assert!(jobs[0]["jobId"].is_string() && jobs[2]["jobId"].is_string(), "{jobs}");
+    assert!(jobs[1]["jobId"].is_null() && !jobs[1]["error"].is_null(), "{jobs}");
+    assert_eq!(client.claim("default", "w", 10, 0).await.jobs.len(), 2);
+}
+
+#[tokio::test]
+async fn a_live_duplicate_is_answered_with_the_existing_job() {
+    let server = Server::start().await;
+    let client = server.client();
+    let job = json!({"jobType": "a", "data": 1, "options": {"dedupKey": "invoice-7", "dedupWindow": 3_600_000}});
+    let first = client.submit(job.clone()).await;
+    let second = client.post(JOB, job.clone()).await.expect(200).value();
+    assert_eq!((&second["jobId"], &second["duplicate"]), (&json!(first.job_id), &json!(true)));
+    let other = json!({"jobType": "a", "data": 1, "options": {"dedupKey": "invoice-8", "dedupWindow": 3_600_000}});
+    assert_ne!(client.submit(other).await.job_id, first.job_id);
+
+    let claimed = client.claim_one("default", "w").await;
+    assert_eq!(
+        client.post(JOB, job.clone()).await.expect(200).value()["jobId"],
+        json!(first.job_id),
+        "running is live"
+    );
+    assert_eq!(client.complete("default", &claimed.lease, "1").await, "ok");
+    let third = client.submit(job).await;
+    assert_ne!(third.job_id, first.job_id, "an ended job is not live");
+}
+
+#[tokio::test]
+async fn duplicates_inside_one_batch_and_across_a_kill_are_found() {
+    let server = Server::start().await;
+    let job = json!({"jobType": "a", "data": 1, "options": {"dedupKey": "x", "dedupWindow": 3_600_000}});
+    let answers = server.client().submit_all(&[job.clone(), job.clone()]).await;
+    assert_eq!(answers[0].job_id, answers[1].job_id);
+    assert!(!answers[0].duplicate && answers[1].duplicate);
+    let server = server.kill().await.start().await;
+    let again = server.client().post(JOB, job).await.expect(200).value();
+    assert_eq!(again["jobId"], json!(answers[0].job_id));
+}
+
+#[tokio::test]
+async fn an_idempotency_key_gives_the_same_answer_also_after_a_kill_and_refuses_another_body() {
+    let server = Server::start().await;
+    let body = json!({"jobType": "a", "data": {"n": 1}});
+    let submit = async |server: &Server, key: &str, body: &Value| {
+        server.client().call("POST", JOB).header("idempotency-key", key).json(body.clone()).send().await
+    };
+    let first = submit(&server, "k-1", &body).await.expect(202);
+    let second = submit(&server, "k-1", &body).await;
+    assert_eq!((second.status, second.text()), (first.status, first.text()));
+    let problem = submit(&server, "k-1", &json!({"jobType": "a", "data": {"n": 2}})).await.problem_in(&[409, 422]);
+    assert_eq!(problem["code"], "idempotency_mismatch");
+
+    let server = server.kill().await.start().await;
+    let third = submit(&server, "k-1", &body).await;
+    assert_eq!(third.value()["jobId"], first.value()["jobId"]);
+    assert_ne!(submit(&server, "k-2", &body).await.value()["jobId"], first.value()["jobId"]);
+    assert_eq!(server.client().claim("default", "w", 10, 0).await.jobs.len(), 2, "one job per key");
+}
+
+#[tokio::test]
+async fn an_idempotency_key_covers_a_batch() {
+    let server = Server::start().await;
+    let body = json!({"jobs": [{"jobType": "a", "data": 1}, {"jobType": "a", "data": 2}]});
+    let submit = async |server: &Server| {
+        server.client().call("POST", JOBS).header("idempotency-key", "b").json(body.clone()).send().await.expect(202)
+    };
+    let first = submit(&server).await.value();
+    assert_eq!(submit(&server).await.value(), first);
+    let server = server.kill().await.start().await;
+    assert_eq!(submit(&server).await.value(), first);
+    assert_eq!(server.client().claim("default", "w", 10, 0).await.jobs.len(), 2);
+}
+
+#[tokio::test]
+async fn lower_priority_numbers_are_handed_out_first_and_equal_ones_in_order() {
+    let server = Server::start().await;
+    let client = server.client();
+    let order = [(200, "e"), (0, "a"), (100, "c"), (50, "b"), (100, "d"), (255, "f")];
+    for (priority, name) in order {
+        client.submit(json!({"jobType": "a", "data": name, "options": {"priority": priority}})).await;
+    }
+    let claimed = client.claim("default", "w", 10, 0).await;
+    let names: Vec<&str> = claimed.jobs.iter().map(|job| job.data.get()).collect();
+    assert_eq!(names, ["\"a\"", "\"b\"", "\"c\"", "\"d\"", "\"e\"", "\"f\""]);
+}
+
+#[tokio::test]
+async fn a_delayed_job_waits_for_its_time_and_then_wakes_a_waiting_worker() {
+    let server = Server::start().await;
+    let client = server.client();
+    let job = client.submit(json!({"jobType": "a", "data": 1, "options": {"delay": 1500}})).await;
+    assert_eq!(client.job(&job.job_id).await.status, "scheduled");
+    assert!(client.claim("default", "w", 1, 0).await.jobs.is_empty());
+    let claimed = within("the job comes due", Duration::from_secs(20), client.claim_one("default", "w")).await;
+    assert_eq!(claimed.job_id, job.job_id);
+
+    let long_ago =
+        client.submit(json!({"jobType": "a", "data": 2, "options": {"runAt": "2020-01-01T00:00:00Z"}})).await;
+    assert_eq!(client.claim_one("default", "w").await.job_id, long_ago.job_id);
+    let later =
+        client.submit(json!({"jobType": "a", "data": 3, "options": {"runAt": "2999-01-01T00:00:00.000Z"}})).await;
+    assert_eq!(client.job(&later.job_id).await.status, "scheduled");
+    assert!(client.claim("default", "w", 1, 0).await.jobs.is_empty());
+}
+
+#[tokio::test]
+async fn a_job_that_expired_is_never_handed_out() {
+    let server = Server::start().await;
+    let client = server.client();
+    let job = client.submit(json!({"jobType": "a", "data": 1, "options": {"expiresIn": 200}})).await;
+    let ended = client.job_in(&job.job_id, &["failed", "cancelled"]).await;
+    assert!(ended.error.is_some_and(|error| error.to_string().contains("expired")), "the reason is given");
+    assert!(client.claim("default", "w", 1, 0).await.jobs.is_empty());
+}
+
+#[tokio::test]
+async fn a_waiting_job_is_cancelled_at_once_and_for_good() {
+    let server = Server::start().await;
+    let client = server.client();
+    let job = client.enqueue("default", "a", json!(1)).await;
+    assert_eq!(client.cancel(&job.job_id).await, "cancelled");
+    assert_eq!(client.job(&job.job_id).await.status, "cancelled");
+    assert!(client.claim("default", "w", 1, 0).await.jobs.is_empty());
+    let server = server.kill().await.start().await;
+    assert_eq!(server.client().job(&job.job_id).await.status, "cancelled");
+}
+
+#[tokio::test]
+async fn a_running_job_hears_of_its_cancellation_by_its_beat() {
+    let server = Server::start().await;
+    let client = server.client();
+    let job = client.enqueue("default", "a", json!(1)).await;
+    let claimed = client.claim_one("default", "w").await;
+    assert_eq!(client.cancel(&job.job_id).await, "cancelling");
+    let beat = client.beat("default", "w", &[&claimed.lease]).await;
+    assert_eq!(beat["cancelled"], json!([claimed.lease]));
+    assert_eq!(client.fail("default", &claimed.lease, "stopped as told", json!({})).await, "ok");
+    assert_eq!(client.job(&job.job_id).await.status, "cancelled", "a cancelled job is not tried again");
+}
+
+#[tokio::test]
+async fn failed_and_cancelled_jobs_can_be_retried_by_hand_and_others_cannot() {
+    let server = Server::start().await;
+    let client = server.client();
+    let failed = client.enqueue("default", "a", json!(1)).await;
+    let claimed = client.claim_one("default", "w").await;
+    assert_eq!(client.fail("default", &claimed.lease, "no", json!({"retry": false})).await, "ok");
+    assert_eq!(client.job(&failed.job_id).await.status, "failed");
+    assert!((200..300).contains(&client.retry(&failed.job_id).await.status));
+    let claimed = client.claim_one("default", "w").await;
+    assert_eq!(claimed.job_id, failed.job_id);
+    client.retry(&failed.job_id).await.problem(409);
+    assert_eq!(client.complete("default", &claimed.lease, "2").await, "ok");
+    client.retry(&failed.job_id).await.problem(409);
+
+    let cancelled = client.enqueue("default", "a", json!(1)).await;
+    client.cancel(&cancelled.job_id).await;
+    assert!((200..300).contains(&client.retry(&cancelled.job_id).await.status));
+    assert_eq!(client.claim_one("default", "w").await.job_id, cancelled.job_id);
+    client.retry("0198c0de-0000-7000-8000-000000000000").await.problem(404);
+}
+
+#[tokio::test]
+async fn a_list_is_filtered_and_its_pages_hold_each_job_once() {
+    let server = Server::start().await;
+    let client = server.client();
+    let jobs: Vec<Value> = (0..250)
+        .map(|n| {
+            let (kind, key) = (if n % 2 == 0 { "even" } else { "odd" }, format!("k{}", n % 5));
+            json!({"jobType": kind, "data": n, "options": {"queue": "list", "key": key}})
+        })
+        .collect();
+    let mut wanted: Vec<String> = client.submit_all(&jobs).await.into_iter().map(|answer| answer.job_id).collect();
+    client.enqueue("other", "even", json!(0)).await;
+
+    let ids = async |query: &str, limit: usize| {
+        let mut ids: Vec<String> = client.all_jobs(query, limit).await.into_iter().map(|job| job.job_id).collect();
+        ids.sort_unstable();
+        ids
+    };
+    wanted.sort_unstable();
+    assert_eq!(ids("queue=list", 30).await, wanted);
+    assert_eq!(ids("queue=list", 1000).await, wanted);
+    assert_eq!(ids("queue=list&jobType=even", 40).await.len(), 125);
+    assert_eq!(ids("queue=list&key=k1", 7).await.len(), 50);
+    assert_eq!(ids("queue=list&key=k1&jobType=even", 7).await.len(), 25);
+    assert_eq!(ids("queue=list&status=completed", 10).await.len(), 0);
+    assert_eq!(ids("jobType=even", 1000).await.len(), 126);
+
+    let claims = client.claim("list", "w", 20, 0).await;
+    for job in &claims.jobs[..10] {
+        client.complete("list", &job.lease, "null").await;
+    }
+    assert_eq!(ids("queue=list&status=completed", 3).await.len(), 10);
+    assert_eq!(ids("queue=list&status=running", 3).await.len(), 10);
+    assert_eq!(ids("queue=list&status=queued", 100).await.len(), 230);
+    client.get(&format!("{JOBS}?queue=list&limit=1001")).await.problem_in(&[400, 422]);
+    client.get(&format!("{JOBS}?queue=list&status=sleeping")).await.problem_in(&[400, 422]);
+    client.get(&format!("{JOBS}?queue=list&cursor=garbage")).await.problem_in(&[400, 422]);
+}
+
+#[tokio::test]
+async fn data_and_result_come_back_byte_for_byte_also_after_a_kill() {
+    let server = Server::start().await;
+    let client = server.client();
+    let payloads = [
+        r#"{"b":1.0,"a":1e400,"a":  2}"#,
+        r#"[1.10,-0.0,123456789012345678901234567890,0.1e-7]"#,
+        "\"\\u00e9\u{e9}\\/\\ud83d\\ude00\"",
+        "{ \"spaces\" :\t[ ] ,\n\"n\":null}",
+        "true",
+    ];
+    let mut ids = Vec::new();
+    for payload in payloads {
+        let body = format!(r#"{{"jobType":"echo","data":{payload},"options":{{"queue":"echo"}}}}"#);
+        ids.push(client.submit(body).await.job_id);
+    }
+    let server = server.kill().await.start().await;
+    let client = server.client();
+    let claims = client.claim("echo", "w", 10, 0).await;
+    assert_eq!(claims.jobs.len(), payloads.len());
+    for (job, payload) in claims.jobs.iter().zip(payloads) {
+        assert_eq!(job.data.get(), payload);
+        assert_eq!(client.complete("echo", &job.lease, payload).await, "ok");
+    }
+    let server = server.kill().await.start().await;
+    for (id, payload) in ids.iter().zip(payloads) {
+        let job = server.client().job(id).await;
+        assert_eq!(job.status, "completed");
+        assert_eq!(job.result.expect("a result").get(), payload);
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_with_429_and_says_when_to_come_back() {
+    let server = Server::builder().env("TIDEGATE_QUEUE_JOBS_MAX", "3").start().await;
+    let client = server.client();
+    for n in 0..3 {
+        client.enqueue("small", "a", json!(n)).await;
+    }
+    let reply = client.try_submit(json!({"jobType": "a", "data": 4, "options": {"queue": "small"}})).await;
+    assert_eq!(reply.problem(429)["code"], "queue_full");
+    client.enqueue("another", "a", json!(1)).await;
+    let item = json!({"jobType": "a", "data": 5, "options": {"queue": "small"}});
+    let batch = client.post(JOBS, json!({"jobs": [item]})).await;
+    if batch.status == 202 {
+        assert!(!batch.value()["jobs"][0]["error"].is_null(), "{}", batch.text());
+    } else {
+        batch.problem(429);
+    }
+    let claimed = client.claim_one("small", "w").await;
+    client.complete("small", &claimed.lease, "1").await;
+    client.enqueue("small", "a", json!(6)).await;
+}
+
+#[tokio::test]
+async fn events_of_a_job_are_streamed_until_its_end() {
+    let server = Server::start().await;
+    let client = server.client();
+    let job = client.enqueue("default", "a", json!(1)).await;
+    let mut events = client.events(&format!("{JOB}/{}/events", job.job_id)).await;
+    let claimed = client.claim_one("default", "w").await;
+    assert_eq!(client.progress("default", &claimed.lease, 0.5, Some("half")).await, "ok");
+    assert_eq!(client.complete("default", &claimed.lease, "42").await, "ok");
+    let mut seen = Vec::new();
+    while let Some(event) = events.next(Duration::from_secs(30)).await {
+        seen.push(event.data);
+    }
+    let last: Value = serde_json::from_str(seen.last().expect("events came")).expect("data are JSON");
+    assert_eq!(last["status"], "completed", "{seen:?}");
+    assert!(seen.iter().any(|data| data.contains("0.5")), "progress is told: {seen:?}");
+
+    let mut late = client.events(&format!("{JOB}/{}/events", job.job_id)).await;
+    let only = late.next(Duration::from_secs(30)).await.expect("the end is told to late listeners");
+    assert!(only.data.contains("completed"), "{only:?}");
+    assert_eq!(late.next(Duration::from_secs(30)).await, None);
+    client.get(&format!("{JOB}/0198c0de-0000-7000-8000-000000000000/events")).await.problem(404);
+}
+
+#[tokio::test]
+async fn a_paused_queue_hands_out_nothing_until_it_is_resumed() {
+    let server = Server::start().await;
+    let client = server.client();
+    client.enqueue("mail", "a", json!(1)).await;
+    client.post("/api/queues/mail/pause", json!({})).await.expect(200);
+    assert_eq!(client.get("/api/queues/mail").await.expect(200).value()["paused"], true);
+    assert!(client.claim("mail", "w", 1, 0).await.jobs.is_empty());
+    client.enqueue("mail", "a", json!(2)).await;
+    let waiting = tokio::spawn({
+        let client = server.client();
+        async move { client.claim("mail", "w", 10, 20_000).await }
+    });
+    client.post("/api/queues/mail/resume", json!({})).await.expect(200);
+    assert!(!waiting.await.expect("no panic").jobs.is_empty());
+    let queues = client.get("/api/queues").await.expect(200);
+    assert!(queues.text().contains("\"mail\""), "{}", queues.text());
+}
+
+#[tokio::test]
+async fn a_purge_removes_what_it_names_and_counts_it() {
+    let server = Server::start().await;
+    let client = server.client();
+    for n in 0..5 {
+        client.enqueue("purge", "a", json!(n)).await;
+    }
+    let claimed = client.claim_one("purge", "w").await;
+    client.fail("purge", &claimed.lease, "no", json!({"retry": false})).await;
+    let reply = client.delete("/api/queues/purge/jobs?status=failed").await.expect(200);
+    assert!(reply.value().as_object().is_some_and(|data| data.values().any(|count| *count == 1)), "{}", reply.text());
+    let reply = client.delete("/api/queues/purge/jobs?status=queued").await.expect(200);
+    assert!(reply.value().as_object().is_some_and(|data| data.values().any(|count| *count == 4)), "{}", reply.text());
+    assert!(client.jobs("queue=purge").await.jobs.is_empty());
+    assert!(client.claim("purge", "w", 10, 0).await.jobs.is_empty());
+}
+
+#[tokio::test]
+async fn counts_of_a_queue_follow_its_jobs() {
+    let server = Server::start().await;
+    let client = server.client();
+    for n in 0..6 {
+        client.enqueue("counts", "a", json!(n)).await;
+    }
+    client.submit(json!({"jobType": "a", "data": 1, "options": {"queue": "counts", "delay": 600_000}})).await;
+    let claims = client.claim("counts", "w", 3, 0).await;
+    client.complete("counts", &claims.jobs[0].lease, "1").await;
+    client.fail("counts", &claims.jobs[1].lease, "x", json!({"retry": false})).await;
+    let queue = client.get("/api/queues/counts").await.expect(200).value();
+    for (state, count) in [("queued", 3), ("scheduled", 1), ("running", 1), ("completed", 1), ("failed", 1)] {
+        let found = [&queue[state], &queue["counts"][state], &queue["jobs"][state]];
+        assert!(found.iter().any(|number| **number == count), "{state} should be {count}: {queue}");
+    }
+}
+
+#[tokio::test]
+async fn normalized_power_is_null_for_a_short_ride_and_a_number_for_a_real_one() {
+    let server = Server::start().await;
+    let client = server.client();
+    let short = client.submit(json!({"jobType": "normalized_power", "data": {"power": [200, 210, null]}})).await;
+    let ride = tidegate_tests::repository().join("tests/fixtures/ride-power.csv");
+    let ride = std::fs::read_to_string(ride).expect("the fixture is there");
+    let power: Vec<Value> = ride
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').nth(1).and_then(|watts| watts.parse::<f64>().ok()).into())
+        .collect();
+    let long = client.submit(json!({"jobType": "normalized_power", "data": {"power": power}})).await;
+    let short = client.job_in(&short.job_id, &["completed", "failed"]).await;
+    assert_eq!((short.queue.as_str(), short.status.as_str()), ("builtin", "completed"));
+    let result: Value = serde_json::from_str(short.result.expect("a result").get()).expect("JSON");
+    assert!(result["normalizedPower"].is_null(), "{result}");
+    let long = client.job_in(&long.job_id, &["completed", "failed"]).await;
+    let result: Value = serde_json::from_str(long.result.expect("a result").get()).expect("JSON");
+    let watts = result["normalizedPower"].as_f64().expect("a number");
+    assert!((watts - 267.431_317_592_175_33).abs() < 1e-6, "{watts}");
+    assert_eq!(result["windows"], 8328);
+}
+
+#[tokio::test]
+async fn matrices_are_multiplied_and_impossible_ones_fail_with_the_reason() {
+    let server = Server::start().await;
+    let client = server.client();
+    let data = json!({"matrixA": [[1, 2, 3], [4, 5, 6]], "matrixB": [[7, 8], [9, 10], [11, 12]]});
+    let job = client.submit(json!({"jobType": "matrix_multiplication", "data": data})).await;
+    let job = client.job_in(&job.job_id, &["completed", "failed"]).await;
+    let result: Value = serde_json::from_str(job.result.expect("a result").get()).expect("JSON");
+    let numbers: Vec<f64> = result["matrix"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|row| row.as_array().into_iter().flatten())
+        .filter_map(Value::as_f64)
+        .collect();
+    assert_eq!(numbers, [58.0, 64.0, 139.0, 154.0]);
+    assert_eq!((&result["rows"], &result["columns"]), (&json!(2), &json!(2)));
+
+    for data in [
+        json!({"matrixA": [[1, 2]], "matrixB": [[1, 2]]}),
+        json!({"matrixA": [[1, 2], [3]], "matrixB": [[1], [2]]}),
+        json!("no"),
+    ] {
+        let reply = client.try_submit(json!({"jobType": "matrix_multiplication", "data": data})).await;
+        if reply.status == 202 {
+            let id = reply.value()["jobId"].as_str().expect("an id").to_owned();
+            let job = eventually("a hopeless job fails without being tried again", Duration::from_secs(30), || async {
+                let job = client.job(&id).await;
+                (job.status == "failed").then_some(job)
+            })
+            .await;
+            assert!(job.error.is_some(), "the reason is given");
+        } else {
+            reply.problem_in(&[400, 422]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn similarities_of_small_vectors_are_the_known_ones() {
+    let server = Server::start().await;
+    let client = server.client();
+    let dense = json!([
+        {"id": "a", "values": [1, 2, 3]}, {"id": "b", "values": [2, 4, 6]}, {"id": "c", "values": [3, 2, 1]},
+    ]);
+    let sparse = json!([
+        {"id": "a", "ratings": {"x": 1, "y": 2}}, {"id": "b", "ratings": {"y": 3, "z": 1}}, {"id": "c", "ratings": {"z": 9}},
+    ]);
+    let cases = [
+        (&dense, "pearson", vec![("a", "b", 1.0), ("a", "c", -1.0), ("b", "c", -1.0)]),
+        (&dense, "cosine", vec![("a", "b", 1.0), ("a", "c", 10.0 / 14.0), ("b", "c", 10.0 / 14.0)]),
+        (&sparse, "jaccard", vec![("b", "c", 0.5), ("a", "b", 1.0 / 3.0)]),
+    ];
+    for (entities, algorithm, wanted) in cases {
+        let data = json!({"entities": entities, "algorithm": algorithm, "options": {"minSimilarity": -1}});
+        let job = client.submit(json!({"jobType": "similarity_calculation", "data": data})).await;
+        let job = client.job_in(&job.job_id, &["completed", "failed"]).await;
+        assert_eq!(job.status, "completed", "{algorithm}: {:?}", job.error);
+        let result: Value = serde_json::from_str(job.result.expect("a result").get()).expect("JSON");
+        let pairs = result["pairs"].as_array().expect("pairs");
+        for (number, (first, second, similarity)) in wanted.iter().enumerate() {
+            assert_eq!(
+                (&pairs[number][0], &pairs[number][1]),
+                (&json!(first), &json!(second)),
+                "{algorithm}: {result}"
+            );
+            let found = pairs[number][2].as_f64().expect("a number");
+            assert!((found - similarity).abs() < 1e-12, "{algorithm}: {result}");
+        }
+        assert_eq!(
+            (&result["algorithm"], &result["entities"], &result["truncated"]),
+            (&json!(algorithm), &json!(3), &json!(false))
+        );
+    }
+}
+
+#[tokio::test]
+async fn similarities_of_1599_wines_equal_numpys() {
+    let server = Server::start().await;
+    let client = server.client();
+    let fixtures = tidegate_tests::repository().join("tests/fixtures");
+    let wines = std::fs::read_to_string(fixtures.join("winequality-red.csv")).expect("the fixture is there");
+    let entities: Vec<Value> = wines
+        .lines()
+        .skip(1)
+        .enumerate()
+        .map(|(row, line)| {
+            let values: Vec<f64> = line.split(';').take(11).map(|value| value.parse().expect("a number")).collect();
+            json!({"id": row.to_string(), "values": values})
+        })
+        .collect();
+    let data = json!({"entities": entities, "algorithm": "pearson", "options": {"topK": 5}});
+    let job = client.submit(json!({"jobType": "similarity_calculation", "data": data})).await;
+    let job = client.job_in(&job.job_id, &["completed", "failed"]).await;
+    let result: Value = serde_json::from_str(job.result.expect("a result").get()).expect("JSON");
+    assert_eq!((&result["entities"], &result["truncated"]), (&json!(1599), &json!(false)));
+
+    let mut found: Vec<Vec<f64>> = vec![Vec::new(); 1599];
+    let mut last = f64::INFINITY;
+    for pair in result["pairs"].as_array().expect("pairs") {
+        let similarity = pair[2].as_f64().expect("a number");
+        assert!(similarity <= last, "sorted by similarity");
+        last = similarity;
+        for end in 0..2 {
+            found[pair[end].as_str().expect("an id").parse::<usize>().expect("a row")].push(similarity);
+        }
+    }
+    let expected = std::fs::read_to_string(fixtures.join("wine-pearson-top5.json")).expect("the fixture is there");
+    let expected: Value = serde_json::from_str(&expected).expect("JSON");
+    for (wine, found) in found.iter().enumerate() {
+        for rank in 0..5 {
+            let numpy = expected["top5"][wine][rank].as_f64().expect("a number");
+            let ours = found.get(rank).copied().unwrap_or(f64::NAN);
+            assert!((ours - numpy).abs() < 1e-9, "wine {wine}, rank {rank}: {ours} instead of {numpy}");
+        }
+    }
+}
