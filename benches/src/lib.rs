@@ -1,1 +1,3 @@
 //! Workloads and baselines.
+
+pub mod compute;

@@ -96,7 +96,7 @@ const NO_CUTOFF: Candidate = Candidate(u128::MAX);
 
 impl Keep {
     pub(super) fn new(entities: usize, options: &Options) -> Self {
-        let limit = options.limit;
+        let limit = options.limit.min(entities * entities.saturating_sub(1) / 2);
         // No similarity is below −1; without a floor, rounding cannot matter there.
         let floor = options.min_similarity.filter(|least| *least > -1.0).unwrap_or(f64::NEG_INFINITY);
         let floor = || AtomicU64::new(floor.to_bits());
@@ -174,7 +174,7 @@ impl PerEntity {
             let heaps = vec![BinaryHeap::new(); BLOCK.min(entities - first)];
             Mutex::new(Block { heaps, cutoff: NO_CUTOFF })
         });
-        let size_max = limit.max(1 << 16).saturating_mul(4);
+        let size_max = 4 * limit.max(1 << 16);
         Self { top_k, blocks: blocks.collect(), size: AtomicUsize::new(0), size_max }
     }
 
@@ -222,7 +222,7 @@ impl PerEntity {
     fn into_pairs(self, limit: usize) -> Vec<Candidate> {
         let blocks = self.blocks.into_iter().map(|block| block.into_inner().unwrap_or_else(PoisonError::into_inner));
         let mut pairs: Vec<Candidate> = blocks.flat_map(|block| block.heaps).flatten().collect();
-        let enough = limit.saturating_add(1).saturating_mul(2);
+        let enough = 2 * (limit + 1);
         if pairs.len() > enough {
             pairs.select_nth_unstable(enough - 1);
             pairs.truncate(enough);
