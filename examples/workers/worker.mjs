@@ -25,7 +25,7 @@ let leaseMs = 1000; // until the first claim tells
 const handlers = {
   email: async ({ to }) => ({ sent: to }),
   sum: async ({ numbers }) => ({ sum: numbers.reduce((sum, number) => sum + number, 0) }),
-  nap: async ({ ms }, signal) => ({ interrupted: await sleep(ms, false, { signal }).catch(() => true) }), // abortable
+  nap: async ({ ms }, signal) => sleep(ms, false, { signal }), // long work listens to `signal`, and throws
 };
 
 /** One call, repeated while the server is away: a lease makes the repetition harmless. */

@@ -1,8 +1,6 @@
-"""A Tidegate worker with nothing but Python's standard library.
-
-    python3 worker.py --url http://127.0.0.1:7700 --queue default --lanes 4 [--token TOKEN]
-"""
-import argparse, http.client, json, os, random, signal, socket, sys, threading, time, urllib.error, urllib.request, uuid
+"""A Tidegate worker with nothing but Python's standard library:
+python3 worker.py --url http://127.0.0.1:7700 --queue default --lanes 4 [--token TOKEN]"""
+import argparse, http.client, itertools, json, os, random, signal, socket, sys, threading, time, urllib.error, urllib.request, uuid
 
 parser = argparse.ArgumentParser(description="Works on the jobs of one queue until SIGTERM.")
 parser.add_argument("--url", default=os.environ.get("TIDEGATE_URL", "http://127.0.0.1:7700"))
@@ -20,13 +18,13 @@ lease_ms = 1000  # until the first claim tells
 HANDLERS = {  # your work goes here: return what JSON can say, raise to fail
     "email": lambda data, stop: {"sent": data["to"]},
     "sum": lambda data, stop: {"sum": sum(data["numbers"])},
-    "nap": lambda data, stop: {"interrupted": stop.wait(data["ms"] / 1000)},  # long work looks at `stop`
+    "nap": lambda data, stop: stop.wait(data["ms"] / 1000),  # long work looks at `stop` now and then
 }
 
-def post(verb, body, pause=0.1):
+def post(verb, body):
     """One call, repeated while the server is away: a lease makes the repetition harmless."""
     request = urllib.request.Request(f"{args.url}/api/queues/{args.queue}/{verb}", json.dumps(body).encode(), HEADERS)
-    while True:
+    for attempt in itertools.count():
         try:
             with urllib.request.urlopen(request, timeout=60) as reply:
                 return json.load(reply)["data"]
@@ -35,10 +33,9 @@ def post(verb, body, pause=0.1):
                 raise RuntimeError(f"{verb} refused: {error.code} {error.read().decode()}") from None
         except (OSError, ValueError, http.client.HTTPException) as error:
             print(f"cannot {verb}: {error}", file=sys.stderr, flush=True)
-        if stopping.is_set() and pause > 1:
+        if stopping.is_set() and attempt > 3:
             return {}  # not worth waiting for: a lease runs out by itself
-        time.sleep(pause * random.uniform(0.5, 1))
-        pause = min(pause * 2, 5)
+        time.sleep(0.1 * 2 ** min(attempt, 6) * random.uniform(0.5, 1))
 
 def beat():
     while True:
@@ -60,6 +57,8 @@ def lane():
         lease, leases[job["lease"]] = job["lease"], threading.Event()
         try:
             done = {"lease": lease, "result": HANDLERS[job["jobType"]](job["data"], leases[lease])}
+            if leases[lease].is_set():
+                raise InterruptedError("told to stop")
             answer = post("complete", {"results": [done], **({} if stopping.is_set() else {"claim": claim})})
         except Exception as error:
             answer = post("fail", {"failures": [{"lease": lease, "error": f"{type(error).__name__}: {error}"}]})

@@ -43,6 +43,7 @@ impl Reply {
     ///
     /// # Panics
     /// With the body when it is another one.
+    #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "unexpected status; body: {}", self.text());
         self
@@ -53,6 +54,7 @@ impl Reply {
     /// # Panics
     /// When this is not a success or `T` does not fit.
     #[must_use]
+    #[track_caller]
     pub fn data<T: DeserializeOwned>(&self) -> T {
         assert!((200..300).contains(&self.status), "status {}; body: {}", self.status, self.text());
         assert!(self.header("content-type").starts_with("application/json"), "{:?}", self.headers);
@@ -66,6 +68,7 @@ impl Reply {
     /// # Panics
     /// When this is not a success.
     #[must_use]
+    #[track_caller]
     pub fn value(&self) -> Value {
         self.data()
     }
@@ -80,6 +83,7 @@ impl Reply {
     ///
     /// # Panics
     /// When anything the conventions promise about an error is missing.
+    #[track_caller]
     pub fn problem(&self, status: u16) -> Value {
         self.problem_in(&[status])
     }
@@ -88,6 +92,7 @@ impl Reply {
     ///
     /// # Panics
     /// As [`Self::problem`].
+    #[track_caller]
     pub fn problem_in(&self, statuses: &[u16]) -> Value {
         assert!(statuses.contains(&self.status), "wanted {statuses:?}, got {}: {}", self.status, self.text());
         let media = self.header("content-type");
