@@ -1,6 +1,7 @@
 """A Tidegate worker with nothing but Python's standard library:
 python3 worker.py --url http://127.0.0.1:7700 --queue default --lanes 4 [--token TOKEN]"""
-import argparse, http.client, itertools, json, os, random, signal, socket, sys, threading, time, urllib.error, urllib.request, uuid
+import argparse, http.client, itertools, json, os, random, signal, socket, sys, threading, time
+import urllib.error, urllib.request, uuid
 
 parser = argparse.ArgumentParser(description="Works on the jobs of one queue until SIGTERM.")
 parser.add_argument("--url", default=os.environ.get("TIDEGATE_URL", "http://127.0.0.1:7700"))
