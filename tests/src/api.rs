@@ -92,6 +92,14 @@ pub struct Worked {
     pub jobs: Vec<Claimed>,
 }
 
+/// Five thousand million pairs: does not end while a test looks at it, in any build.
+#[must_use]
+pub fn endless_job() -> Value {
+    let entities: Vec<Value> =
+        (0..100_000_u32).map(|n| json!({"id": n.to_string(), "values": [n % 997, n % 89, n % 7]})).collect();
+    json!({"jobType": "similarity_calculation", "data": {"entities": entities, "algorithm": "pearson"}})
+}
+
 impl Client {
     /// `POST job`, accepted with 202.
     pub async fn submit(&self, job: impl Into<Payload>) -> Submitted {

@@ -4,20 +4,13 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tidegate_tests::{Server, eventually, run, within};
+use tidegate_tests::{Server, endless_job, eventually, run, within};
 
 /// A built-in job that keeps a core busy for a while, even in a release build.
 fn long_job() -> Value {
     let row: Vec<u32> = (0..400).collect();
     let matrix: Vec<&[u32]> = (0..400).map(|_| &row[..]).collect();
     json!({"jobType": "matrix_multiplication", "data": {"matrixA": matrix, "matrixB": matrix}})
-}
-
-/// Five thousand million pairs: does not end while a test looks at it, in any build.
-fn endless_job() -> Value {
-    let entities: Vec<Value> =
-        (0..100_000_u32).map(|n| json!({"id": n.to_string(), "values": [n % 997, n % 89, n % 7]})).collect();
-    json!({"jobType": "similarity_calculation", "data": {"entities": entities, "algorithm": "pearson"}})
 }
 
 #[tokio::test]
@@ -127,18 +120,6 @@ async fn a_drain_deadline_is_kept_and_the_running_job_is_not_lost() {
     let server = within("the drain ends at its deadline", Duration::from_secs(30), server.stop()).await.start().await;
     server.client().job_in(&job.job_id, &["queued", "running", "retrying"]).await;
     server.kill().await;
-}
-
-#[tokio::test]
-async fn a_running_built_in_job_can_be_cancelled() {
-    let server = Server::start().await;
-    let client = server.client();
-    let job = client.submit(endless_job()).await;
-    client.job_in(&job.job_id, &["running"]).await;
-    let status = client.cancel(&job.job_id).await;
-    assert!(["cancelling", "cancelled"].contains(&status.as_str()), "{status}");
-    let ended = client.job_in(&job.job_id, &["cancelled", "completed", "failed"]).await;
-    assert_eq!((ended.status.as_str(), ended.attempt), ("cancelled", 1));
 }
 
 #[tokio::test]
