@@ -91,7 +91,9 @@ mod tests {
     fn an_id_survives_its_text_and_has_one_spelling() {
         let id = JobId { queue: QueueName::new("mail-out").unwrap(), number: 0x0100_0000_0002 };
         assert_eq!(id.to_string().parse::<JobId>().unwrap(), id);
-        for bad in ["", "mail", "mail-", "-1", "mail-0", "mail-01", "mail-A", "mail-+1", "m l-1", "mail-10000000000000000"] {
+        for bad in
+            ["", "mail", "mail-", "-1", "mail-0", "mail-01", "mail-A", "mail-+1", "m l-1", "mail-10000000000000000"]
+        {
             assert!(bad.parse::<JobId>().is_err(), "{bad}");
         }
     }

@@ -54,3 +54,30 @@ pub struct QueueStats {
     /// Callers waiting in a claim.
     pub waiting_claims: u64,
 }
+
+/// Events of the last minute, in a ring of 60 one-second slots: no timer, constant memory.
+#[derive(Debug)]
+pub(crate) struct Rate {
+    slots: [(i64, u32); 60],
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self { slots: [(i64::MIN, 0); 60] }
+    }
+}
+
+impl Rate {
+    pub(crate) fn add(&mut self, now_ms: i64, count: u32) {
+        let second = now_ms.div_euclid(1000);
+        let slot = &mut self.slots[usize::try_from(second.rem_euclid(60)).unwrap_or(0)];
+        *slot = if slot.0 == second { (second, slot.1.saturating_add(count)) } else { (second, count) };
+    }
+
+    pub(crate) fn per_second(&self, now_ms: i64) -> f64 {
+        let second = now_ms.div_euclid(1000);
+        let total: u64 =
+            self.slots.iter().filter(|(at, _)| *at > second - 60 && *at <= second).map(|(_, n)| u64::from(*n)).sum();
+        total as f64 / 60.0
+    }
+}

@@ -1,0 +1,159 @@
+//! A live job in memory, and the slab that holds them all.
+
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foldhash::HashMap;
+
+use crate::State;
+
+/// A payload: here, or in its own table with this length.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Payload {
+    Here(Bytes),
+    Apart(u32),
+}
+
+impl Payload {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Here(bytes) => bytes.len(),
+            Self::Apart(length) => *length as usize,
+        }
+    }
+}
+
+/// What was submitted; never changes but for `expires_at`, which a retry by hand lifts.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    pub(crate) kind: Arc<str>,
+    pub(crate) data: Payload,
+    pub(crate) key: Option<Arc<str>>,
+    /// The key and the end of its window.
+    pub(crate) dedup: Option<Box<(Arc<str>, i64)>>,
+    pub(crate) created_at: i64,
+    /// `i64::MAX`: never.
+    pub(crate) expires_at: i64,
+    pub(crate) timeout_ms: u64,
+    pub(crate) backoff_base_ms: u64,
+    pub(crate) backoff_cap_ms: u64,
+    pub(crate) retention_ms: u64,
+    pub(crate) max_attempts: u16,
+    pub(crate) priority: u8,
+}
+
+impl Spec {
+    /// Bytes counted against the queue's bound.
+    pub(crate) fn weight(&self) -> u64 {
+        let key = self.key.as_ref().map_or(0, |key| key.len());
+        let dedup = self.dedup.as_ref().map_or(0, |dedup| dedup.0.len());
+        (self.data.len() + self.kind.len() + key + dedup) as u64
+    }
+}
+
+/// A live job.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) number: u64,
+    pub(crate) spec: Spec,
+    pub(crate) state: State,
+    /// `run_at` when scheduled or retryable, available since, or the lease's expiry when running.
+    pub(crate) at: i64,
+    /// Of the latest attempt; 0 before the first.
+    pub(crate) started_at: i64,
+    /// Of the running attempt.
+    pub(crate) deadline: i64,
+    /// The grant it runs under; when it does not run, the last one that concerned it.
+    pub(crate) grant: u64,
+    /// Its place by arrival: first come, first served within a priority and key.
+    pub(crate) order: i64,
+    /// Its place in the line; 0 until it gets one. Kept when it comes back unfinished.
+    pub(crate) turn: i64,
+    /// Its lane while it is available or running and has a key.
+    pub(crate) lane: Option<u32>,
+    pub(crate) attempt: u16,
+    pub(crate) cancelling: bool,
+    /// Runs in this process.
+    pub(crate) local: bool,
+    pub(crate) error: Option<Arc<str>>,
+    /// Progress and note of the running attempt.
+    pub(crate) report: Option<Box<(f64, Option<Arc<str>>)>>,
+}
+
+impl Entry {
+    pub(crate) fn new(number: u64, spec: Spec, state: State, at: i64) -> Self {
+        Self {
+            number,
+            spec,
+            state,
+            at,
+            started_at: 0,
+            deadline: 0,
+            grant: 0,
+            order: 0,
+            turn: 0,
+            lane: None,
+            attempt: 0,
+            cancelling: false,
+            local: false,
+            error: None,
+            report: None,
+        }
+    }
+}
+
+/// Live jobs under small indices that stay put, found by number.
+#[derive(Debug, Default)]
+pub(crate) struct Slab {
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    by_number: HashMap<u64, u32>,
+}
+
+impl Slab {
+    pub(crate) fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
+    pub(crate) fn find(&self, number: u64) -> Option<u32> {
+        self.by_number.get(&number).copied()
+    }
+
+    pub(crate) fn insert(&mut self, entry: Entry) -> u32 {
+        let number = entry.number;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            // Fewer than 2^32 live jobs: their entries alone would take a terabyte.
+            u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.entries[index as usize] = Some(entry);
+        self.by_number.insert(number, index);
+        index
+    }
+
+    /// Takes an entry out; its memory is used again.
+    pub(crate) fn remove(&mut self, index: u32) -> Option<Entry> {
+        let entry = self.entries.get_mut(index as usize)?.take()?;
+        self.by_number.remove(&entry.number);
+        self.free.push(index);
+        if self.by_number.is_empty() {
+            *self = Self::default();
+        }
+        Some(entry)
+    }
+}
+
+impl Index<u32> for Slab {
+    type Output = Entry;
+
+    fn index(&self, index: u32) -> &Entry {
+        self.entries[index as usize].as_ref().expect("an index is used only while its entry lives")
+    }
+}
+
+impl IndexMut<u32> for Slab {
+    fn index_mut(&mut self, index: u32) -> &mut Entry {
+        self.entries[index as usize].as_mut().expect("an index is used only while its entry lives")
+    }
+}

@@ -1,0 +1,403 @@
+//! One queue of the embedded backend: the verbs around the lock.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tidegate_store::{Store, Ticket};
+use tokio::sync::{Notify, broadcast};
+use tokio::time::Instant;
+
+use super::meters::Meters;
+use super::upkeep::BUDGET;
+use super::{Alarm, Shared};
+use crate::core::{Core, Effects, Grant, Renewed};
+use crate::{
+    Beat, Claim, Claimed, Clock, Error, Finish, Idempotency, Job, JobId, Lease, NewJob, Outcome, Progress, Pushed,
+    QueueName, QueueStats, Rejected, State, Transition, UnixMillis, Worker,
+};
+
+/// Jobs, finishes or leases in one call at most: what the lock is held for stays in the low milliseconds.
+const CALL_MAX: usize = 10_000;
+/// Jobs handed out in one call at most.
+const CLAIM_MAX: usize = 1000;
+/// Subscribers may be this far behind.
+const SUBSCRIBER_LAG: usize = 1024;
+
+/// One queue.
+pub(crate) struct EmbeddedQueue {
+    name: QueueName,
+    no: u32,
+    store: Store,
+    clock: Clock,
+    lease: Duration,
+    payload_max: usize,
+    /// Held while the rules decide and their records are handed to the store; never across an await.
+    core: Mutex<Core>,
+    /// Wakes waiting claims, one for each job that became available.
+    arrivals: Notify,
+    waiting: AtomicU64,
+    /// Made for the first subscriber.
+    events: OnceLock<broadcast::Sender<Transition>>,
+    alarm: Arc<Alarm>,
+    meters: Meters,
+}
+
+/// Counts a waiting claim for as long as it waits.
+struct Waiting<'a>(&'a AtomicU64);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl EmbeddedQueue {
+    pub(super) fn new(core: Core, shared: &Shared) -> Self {
+        let name = core.name().clone();
+        Self {
+            no: core.no(),
+            store: shared.store.clone(),
+            clock: shared.config.clock.clone(),
+            lease: shared.config.lease,
+            payload_max: shared.config.payload_max,
+            arrivals: Notify::new(),
+            waiting: AtomicU64::new(0),
+            events: OnceLock::new(),
+            alarm: Arc::clone(&shared.alarm),
+            meters: Meters::new(&shared.registry, name.as_str()),
+            core: Mutex::new(core),
+            name,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &QueueName {
+        &self.name
+    }
+
+    pub(super) fn no(&self) -> u32 {
+        self.no
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn id(&self, number: u64) -> JobId {
+        JobId { queue: self.name.clone(), number }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
+        // A panic inside the rules is a bug; going on with the index it left is better than losing the queue, and the
+        // records on disk are only ever written whole.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the rules decide and hands over what they want written, in one critical section; then tells others.
+    fn act<T, W>(
+        &self,
+        decide: impl FnOnce(&mut Core, i64, &mut Effects) -> T,
+        write: impl FnOnce(&Store, tidegate_store::Batch) -> W,
+    ) -> (T, W) {
+        let mut effects = Effects::default();
+        let mut core = self.lock();
+        let now = self.clock.now().0;
+        let answer = decide(&mut core, now, &mut effects);
+        let first = core.log(now, &mut effects);
+        let written = write(&self.store, std::mem::take(&mut effects.batch));
+        let (ready, next_at) = (core.ready(), core.next_at());
+        drop(core);
+        self.tell(now, first, effects);
+        self.wake(ready);
+        if let Some(next_at) = next_at {
+            self.alarm.arm(next_at);
+        }
+        (answer, written)
+    }
+
+    /// Like [`act`](Self::act), for verbs whose answer must be durable.
+    fn act_durably<T>(&self, decide: impl FnOnce(&mut Core, i64, &mut Effects) -> T) -> (T, Ticket) {
+        self.act(decide, Store::submit)
+    }
+
+    /// Like [`act`](Self::act), for what a crash may undo.
+    fn act_loosely<T>(&self, decide: impl FnOnce(&mut Core, i64, &mut Effects) -> T) -> T {
+        let write = |store: &Store, batch: tidegate_store::Batch| {
+            if !batch.is_empty() {
+                store.submit_loose(batch);
+            }
+        };
+        self.act(decide, write).0
+    }
+
+    fn tell(&self, now: i64, first: u64, effects: Effects) {
+        for (.., change) in &effects.changes {
+            self.meters.count(change);
+        }
+        let Some(events) = self.events.get().filter(|events| events.receiver_count() > 0) else { return };
+        let mut place = first;
+        for (number, attempt, change) in effects.changes {
+            let logged = !matches!(change, crate::Change::Progress { .. });
+            let at = if logged { place } else { 0 };
+            place += u64::from(logged);
+            // Fails only when the last subscriber has just left.
+            let _ = events.send(Transition { place: at, at: UnixMillis(now), id: self.id(number), attempt, change });
+        }
+    }
+
+    fn wake(&self, ready: usize) {
+        let waiting = usize::try_from(self.waiting.load(Ordering::SeqCst)).unwrap_or(usize::MAX);
+        for _ in 0..ready.min(waiting) {
+            self.arrivals.notify_one();
+        }
+    }
+
+    pub(crate) async fn push_many(
+        &self,
+        jobs: Vec<NewJob>,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Vec<Result<Pushed, Rejected>>, Error> {
+        check_length("jobs", jobs.len())?;
+        if idempotency.as_ref().is_some_and(|i| !(1..=255).contains(&i.key.len())) {
+            return Err(Error::Invalid { field: "idempotencyKey", reason: "1 to 255 bytes".into() });
+        }
+        self.store.check_growth()?;
+        let (answers, ticket) = self.act_durably(|core, now, effects| {
+            core.upkeep(now, BUDGET, effects);
+            core.push(now, jobs, idempotency.as_ref(), effects)
+        });
+        let answers = answers?;
+        ticket.await?;
+        for answer in &answers {
+            match answer {
+                Err(_) => self.meters.rejected.inc(),
+                Ok(pushed) if pushed.duplicate => self.meters.duplicates.inc(),
+                Ok(_) => {}
+            }
+        }
+        Ok(answers)
+    }
+
+    pub(crate) async fn claim(self: &Arc<Self>, claim: Claim) -> Result<Vec<Claimed>, Error> {
+        if !(1..=CLAIM_MAX).contains(&claim.limit) {
+            return Err(Error::Invalid { field: "limit", reason: format!("1 to {CLAIM_MAX}") });
+        }
+        check_worker(&claim.worker)?;
+        let until = Instant::now() + claim.wait;
+        let waiting = (!claim.wait.is_zero()).then(|| Waiting::new(&self.waiting));
+        loop {
+            let mut arrival = std::pin::pin!(self.arrivals.notified());
+            let mut drain = std::pin::pin!(self.alarm.drain.notified());
+            // Registered before looking, so nothing that arrives after the look is missed.
+            arrival.as_mut().enable();
+            drain.as_mut().enable();
+            self.store.check()?;
+            let grants = self.grant(&claim);
+            if !grants.is_empty() {
+                drop(waiting);
+                return self.deliver(grants).await;
+            }
+            if waiting.is_none() || self.alarm.is_draining() {
+                return Ok(Vec::new());
+            }
+            tokio::select! {
+                () = arrival => {}
+                () = drain => {}
+                () = tokio::time::sleep_until(until) => return Ok(Vec::new()),
+            }
+        }
+    }
+
+    fn grant(&self, claim: &Claim) -> Vec<Grant> {
+        let grants = self.act_loosely(|core, now, effects| {
+            core.upkeep(now, BUDGET, effects);
+            core.claim(now, claim.worker.local, claim.limit, effects)
+        });
+        for grant in &grants {
+            self.meters.wait.record(Duration::from_millis(u64::try_from(grant.waited_ms).unwrap_or(0)));
+        }
+        grants
+    }
+
+    pub(crate) async fn beat(&self, worker: &Worker, leases: &[Lease]) -> Result<Beat, Error> {
+        check_length("leases", leases.len())?;
+        check_worker(worker)?;
+        self.store.check()?;
+        let (answers, paused) = self.act_loosely(|core, now, _| {
+            let answers: Vec<Renewed> = leases.iter().map(|lease| core.renew(now, *lease)).collect();
+            (answers, core.paused)
+        });
+        let of =
+            |wanted: Renewed| leases.iter().zip(&answers).filter(|(_, a)| **a == wanted).map(|(l, _)| *l).collect();
+        let beat = Beat { lease: self.lease, cancelled: of(Renewed::Cancelled), stale: of(Renewed::Stale), paused };
+        self.meters.stale.add(beat.stale.len() as u64);
+        Ok(beat)
+    }
+
+    pub(crate) async fn finish(&self, finishes: Vec<Finish>) -> Result<Vec<Outcome>, Error> {
+        check_length("finishes", finishes.len())?;
+        let large =
+            |finish: &Finish| matches!(finish, Finish::Complete { result: Some(r), .. } if r.len() > self.payload_max);
+        if finishes.iter().any(large) {
+            return Err(Error::Invalid { field: "result", reason: format!("at most {} bytes", self.payload_max) });
+        }
+        if finishes.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.store.check()?;
+        let (outcomes, ticket) = self.act_durably(|core, now, effects| {
+            finishes.into_iter().map(|finish| core.finish(now, finish, effects)).collect::<Vec<_>>()
+        });
+        ticket.await?;
+        self.count_stale(&outcomes);
+        Ok(outcomes)
+    }
+
+    /// [`finish`](Self::finish) for those who cannot wait.
+    pub(super) fn finish_loose(&self, finishes: Vec<Finish>) {
+        if !finishes.is_empty() {
+            self.act_loosely(|core, now, effects| {
+                for finish in finishes {
+                    core.finish(now, finish, effects);
+                }
+            });
+        }
+    }
+
+    pub(crate) fn progress(&self, updates: Vec<Progress>) -> Result<Vec<Outcome>, Error> {
+        const NOTE_MAX: usize = 1024;
+        check_length("updates", updates.len())?;
+        if updates.iter().any(|update| update.note.as_ref().is_some_and(|note| note.len() > NOTE_MAX)) {
+            return Err(Error::Invalid { field: "note", reason: format!("at most {NOTE_MAX} bytes") });
+        }
+        self.store.check()?;
+        let outcomes = self.act_loosely(|core, now, effects| {
+            let outcome = |ok| if ok { Outcome::Ok } else { Outcome::Stale };
+            updates.into_iter().map(|update| outcome(core.progress(now, update, effects))).collect::<Vec<_>>()
+        });
+        self.count_stale(&outcomes);
+        Ok(outcomes)
+    }
+
+    fn count_stale(&self, outcomes: &[Outcome]) {
+        self.meters.stale.add(outcomes.iter().filter(|outcome| **outcome == Outcome::Stale).count() as u64);
+    }
+
+    pub(crate) async fn cancel(self: &Arc<Self>, id: &JobId) -> Result<Job, Error> {
+        self.store.check()?;
+        let (answer, ticket) = self.act_durably(|core, now, effects| core.cancel(now, id.number, effects));
+        answer?;
+        ticket.await?;
+        self.job(id).await
+    }
+
+    pub(crate) async fn retry(self: &Arc<Self>, id: &JobId) -> Result<Job, Error> {
+        self.store.check_growth()?;
+        // Read first: the rules decide on the record, and refuse when the state has changed meanwhile.
+        let job = self.job(id).await?;
+        let record = match job.state {
+            state if state.is_finished() => self.record(id.number, state).await?,
+            state => return Err(Error::Conflict { id: id.clone(), state, verb: "retry" }),
+        };
+        let record = record.ok_or_else(|| Error::JobNotFound { id: id.clone() })?;
+        let stored = self.decode_job(id.number, &record)?;
+        let (answer, ticket) = self.act_durably(|core, now, effects| core.retry(now, id.number, &stored, effects));
+        answer?;
+        ticket.await?;
+        self.job(id).await
+    }
+
+    pub(crate) async fn purge(&self, state: State) -> Result<u64, Error> {
+        if state == State::Running {
+            return Err(Error::Invalid {
+                field: "status",
+                reason: "running jobs cannot be purged; cancel them".into(),
+            });
+        }
+        self.store.check()?;
+        let mut total = 0;
+        loop {
+            let (count, ticket) = self.act_durably(|core, _, effects| core.purge(state, BUDGET, effects));
+            ticket.await?;
+            total += count as u64;
+            if count < BUDGET {
+                return Ok(total);
+            }
+        }
+    }
+
+    pub(crate) async fn set_paused(&self, paused: bool) -> Result<(), Error> {
+        self.store.check()?;
+        let ((), ticket) = self.act_durably(|core, _, effects| core.set_paused(paused, effects));
+        Ok(ticket.await?)
+    }
+
+    pub(crate) fn stats(&self) -> QueueStats {
+        let core = self.lock();
+        let now = self.clock.now();
+        let limits = core.limits();
+        let stats = QueueStats {
+            name: self.name.clone(),
+            counts: core.counts(),
+            paused: core.paused,
+            oldest_wait: core.oldest_available().map(|at| now.since(UnixMillis(at))),
+            bytes: core.bytes(),
+            jobs_max: limits.jobs_max,
+            bytes_max: limits.bytes_max,
+            key_limit: limits.key_limit,
+            running_limit: limits.running_limit,
+            enqueued_per_second: core.enqueued_per_second(now.0),
+            finished_per_second: core.finished_per_second(now.0),
+            waiting_claims: self.waiting.load(Ordering::Relaxed),
+        };
+        self.meters.idempotency_forgotten.set(core.forgotten_early() as f64);
+        drop(core);
+        self.meters.show(&stats);
+        stats
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Transition> {
+        self.events.get_or_init(|| broadcast::channel(SUBSCRIBER_LAG).0).subscribe()
+    }
+
+    pub(crate) async fn upkeep(&self) -> Result<(), Error> {
+        self.store.check()?;
+        while self.keep_up() {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Does some of the upkeep that is due; `true` when there may be more.
+    pub(super) fn keep_up(&self) -> bool {
+        let due = self.lock().next_at().is_some_and(|at| at <= self.clock.now().0);
+        due && self.store.check().is_ok() && self.act_loosely(|core, now, effects| core.upkeep(now, BUDGET, effects))
+    }
+
+    pub(super) fn next_at(&self) -> i64 {
+        self.lock().next_at().unwrap_or(i64::MAX)
+    }
+}
+
+impl fmt::Debug for EmbeddedQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedQueue").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn check_length(field: &'static str, length: usize) -> Result<(), Error> {
+    if length > CALL_MAX { Err(Error::Invalid { field, reason: format!("at most {CALL_MAX}") }) } else { Ok(()) }
+}
+
+fn check_worker(worker: &Worker) -> Result<(), Error> {
+    let fits = (1..=200).contains(&worker.name.len());
+    if fits { Ok(()) } else { Err(Error::Invalid { field: "worker", reason: "1 to 200 bytes".into() }) }
+}
