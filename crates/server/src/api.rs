@@ -4,10 +4,13 @@
 
 mod health;
 mod home;
+mod jobs;
 mod metrics;
 mod openapi;
 mod parameters;
+mod queues;
 mod render;
+mod wire;
 
 use std::sync::Arc;
 
@@ -30,6 +33,8 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
 
 fn enter_all(routes: &mut Routes) {
     home::router(routes);
+    jobs::router(routes);
+    queues::router(routes);
     health::router(routes);
     metrics::router(routes);
     openapi::router(routes);
@@ -91,9 +96,9 @@ impl Routes {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_route_is_documented_and_every_documented_one_exists() {
-        let app = Arc::new(crate::serve::app_for_tests());
+    #[tokio::test]
+    async fn every_route_is_documented_and_every_documented_one_exists() {
+        let app = Arc::new(crate::serve::app_for_tests().await);
         let mut routes = Routes::new(&app);
         enter_all(&mut routes);
         let mut entered: Vec<_> = routes.table.iter().map(|route| format!("{} {}", route.method, route.path)).collect();

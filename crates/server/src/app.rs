@@ -4,6 +4,8 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use tidegate_metrics::Registry;
+use tidegate_queue::Queues;
+use tidegate_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Auth;
@@ -18,12 +20,25 @@ pub(crate) struct App {
     pub(crate) auth: Auth,
     pub(crate) hosts: Hosts,
     pub(crate) bodies: Bodies,
+    pub(crate) queues: Queues,
+    pub(crate) store: Shown<Store>,
     pub(crate) registry: Shown<Registry>,
     /// Cancelled when the drain begins: waits end, streams close.
     pub(crate) draining: CancellationToken,
     pub(crate) started: Instant,
     /// Requests being answered.
     pub(crate) requests: AtomicUsize,
+}
+
+/// What an [`App`] is made of.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) auth: Auth,
+    pub(crate) hosts: Hosts,
+    pub(crate) queues: Queues,
+    pub(crate) store: Store,
+    pub(crate) registry: Registry,
+    pub(crate) draining: CancellationToken,
 }
 
 /// Keeps `Debug` derivable around things that are not worth printing.
@@ -44,13 +59,8 @@ impl<T> std::ops::Deref for Shown<T> {
 }
 
 impl App {
-    pub(crate) fn new(
-        config: Config,
-        auth: Auth,
-        hosts: Hosts,
-        registry: Registry,
-        draining: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { config, auth, hosts, queues, store, registry, draining } = parts;
         let bodies = Bodies::new(BodyBounds {
             one_max: config.body_bytes_max.as_usize(),
             all_max: config.bodies_bytes_max.as_usize(),
@@ -62,6 +72,8 @@ impl App {
             auth,
             hosts,
             bodies,
+            queues,
+            store: Shown(store),
             registry: Shown(registry),
             draining,
             started: Instant::now(),

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use tidegate_queue as queue;
 
 /// Media type of every error.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -57,13 +58,13 @@ codes! {
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not know this method.";
     RequestTimeout = REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive.";
     Conflict = CONFLICT, "conflict", "The resource's state does not allow this.";
-    StaleLease = CONFLICT, "stale_lease", "The lease is no longer valid.";
     IdempotencyMismatch = CONFLICT, "idempotency_mismatch", "The idempotency key was used for another request.";
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large.";
     UriTooLong = URI_TOO_LONG, "uri_too_long", "The URI is too long.";
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body's media type is not understood here.";
     HostNotAllowed = MISDIRECTED_REQUEST, "host_not_allowed", "This server does not answer for that host.";
     InvalidRequest = UNPROCESSABLE_ENTITY, "invalid_request", "The request is well-formed but not acceptable.";
+    TooManyQueues = TOO_MANY_REQUESTS, "too_many_queues", "There are as many queues as there may be.";
     QueueFull = TOO_MANY_REQUESTS, "queue_full", "The queue is full.";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "The request's head is too large.";
     Internal = INTERNAL_SERVER_ERROR, "internal", "The server failed.";
@@ -113,6 +114,20 @@ pub(crate) struct ProblemBody<'a> {
     errors: &'a [FieldError],
 }
 
+/// Why one item of a list was refused.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ItemProblem {
+    /// Stable name, as of a problem.
+    code: &'static str,
+    /// What happened.
+    detail: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
 impl Problem {
     /// A problem of kind `code`; `detail` is a full sentence about this occurrence.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
@@ -156,6 +171,16 @@ impl Problem {
         self.retry_after.map(|wait| (wait.as_millis().div_ceil(1000) as u64).max(1))
     }
 
+    /// What a list says about one of its items.
+    pub(crate) fn item(&self) -> ItemProblem {
+        ItemProblem {
+            code: self.code.name(),
+            detail: self.detail.clone(),
+            errors: self.errors.clone(),
+            retry_after_ms: self.retry_after.map(|wait| wait.as_millis() as u64),
+        }
+    }
+
     /// The body, as it goes over the wire.
     pub(crate) fn body(&self) -> Bytes {
         let body = ProblemBody {
@@ -185,6 +210,83 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+/// 5 s: what a store needs to write out a backlog; a full disk needs longer, but asking costs nothing.
+const STORE_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// 60 s: queues go away with their last record, not from one second to the next.
+const QUEUES_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+impl From<queue::Error> for Problem {
+    fn from(error: queue::Error) -> Self {
+        use queue::Error as E;
+        let told = sentence(&error);
+        match error {
+            E::Rejected(rejected) => rejected.into(),
+            E::JobNotFound { .. } | E::BadJobId { .. } => Self::new(Code::JobNotFound, told),
+            E::QueueNotFound { .. } => Self::new(Code::QueueNotFound, told),
+            E::BadQueueName { .. } => Self::field("queue", told),
+            E::BadLease { .. } => Self::field("lease", told),
+            E::Invalid { field, reason } => Self::field(camel_case(field), reason),
+            E::Conflict { .. } => Self::new(Code::Conflict, told),
+            E::TooManyQueues { .. } => Self::new(Code::TooManyQueues, told).retry_after(QUEUES_RETRY_AFTER),
+            E::IdempotencyMismatch => Self::new(Code::IdempotencyMismatch, told),
+            E::Draining => Self::new(Code::Draining, told).retry_after(STORE_RETRY_AFTER),
+            E::Store(ref store) => {
+                if !store.is_retryable() {
+                    tracing::error!(error = %store, "the store failed");
+                }
+                Self::new(Code::Unavailable, told).retry_after(STORE_RETRY_AFTER)
+            }
+            other => {
+                tracing::error!(error = %other, "a queue failed");
+                Self::new(Code::Internal, told)
+            }
+        }
+    }
+}
+
+impl From<queue::Rejected> for Problem {
+    fn from(rejected: queue::Rejected) -> Self {
+        use queue::Rejected as R;
+        let told = sentence(&rejected);
+        match rejected {
+            R::Full { retry_after, .. } | R::FullBytes { retry_after, .. } => {
+                Self::new(Code::QueueFull, told).retry_after(retry_after)
+            }
+            R::Invalid { field, reason } => Self::field(field_of_submission(field), reason),
+            R::Expired => Self::field("options.expiresIn", told),
+        }
+    }
+}
+
+/// Where a submission carries what the queue calls by this name.
+fn field_of_submission(field: &str) -> String {
+    match field {
+        "kind" => "jobType".into(),
+        "data" | "payload" => "data".into(),
+        other => format!("options.{}", camel_case(other)),
+    }
+}
+
+/// `max_attempts` as it is written on the wire.
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |mut name, word| {
+        let mut letters = word.chars();
+        name.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+        name.push_str(letters.as_str());
+        name
+    })
+}
+
+/// A library's message as a sentence.
+fn sentence(error: &impl std::fmt::Display) -> String {
+    let message = error.to_string();
+    let mut letters = message.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    first.into_iter().chain(letters).chain(std::iter::once('.')).collect()
 }
 
 /// The problem for an error response that somebody else made (a library's rejection), by its status.
@@ -224,6 +326,14 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), Code::ALL.len());
         assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')));
+    }
+
+    #[test]
+    fn the_queues_fields_are_named_as_on_the_wire() {
+        let rejected = queue::Rejected::Invalid { field: "max_attempts", reason: "1 to 1000".into() };
+        assert_eq!(Problem::from(rejected).detail(), "options.maxAttempts: 1 to 1000");
+        let rejected = queue::Rejected::Invalid { field: "kind", reason: "1 to 200 bytes".into() };
+        assert_eq!(Problem::from(rejected).detail(), "jobType: 1 to 200 bytes");
     }
 
     #[test]

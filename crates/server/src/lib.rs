@@ -14,6 +14,7 @@ mod api;
 mod app;
 mod body;
 mod browser;
+mod builtin;
 mod gate;
 mod limits;
 mod serve;

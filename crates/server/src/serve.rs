@@ -4,16 +4,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tidegate_metrics::Registry;
+use tidegate_queue::{QueueConfig, QueueName, Queues, TABLES};
+use tidegate_scheduler::{CpuConfig, CpuPool, Scheduler};
+use tidegate_store::Store;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Acceptor, Bounds};
 use crate::api;
-use crate::app::App;
+use crate::app::{App, Parts};
 use crate::auth::{Auth, TokenFileError};
 use crate::browser::Hosts;
-use crate::config::Config;
+use crate::builtin;
+use crate::config::{Config, Durability};
 use crate::gate::Gate;
 use crate::limits::connections_that_fit;
 
@@ -23,6 +27,15 @@ pub enum StartError {
     /// The token file cannot be used: configuration (exit 78).
     #[error(transparent)]
     Tokens(#[from] TokenFileError),
+    /// The data folder cannot be used (exit 69).
+    #[error(transparent)]
+    Store(#[from] tidegate_store::Error),
+    /// What is kept in it cannot be used (exit 69).
+    #[error("failed to open the queues: {0}")]
+    Queues(#[from] tidegate_queue::Error),
+    /// The scheduler cannot be started (exit 69).
+    #[error("failed to start the scheduler: {0}")]
+    Scheduler(#[from] tidegate_scheduler::Error),
     /// The address cannot be listened on (exit 69).
     #[error("failed to listen on {address}: {source}")]
     Listen {
@@ -38,47 +51,54 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Tokens(_) => 78,
-            Self::Listen { .. } => 69,
+            Self::Store(_) | Self::Queues(_) | Self::Scheduler(_) | Self::Listen { .. } => 69,
         }
     }
 }
 
-/// How a server came to its end.
+/// How a server came to its end. Nothing acknowledged is lost in any of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// Everything in flight was finished.
     Drained,
-    /// The drain's deadline passed, or a second signal came: connections were cut. Nothing acknowledged is lost.
-    Cut,
+    /// The drain's deadline passed: what was still in flight was handed back or cut.
+    AtDeadline,
+    /// A second signal came during the drain.
+    AtOnce,
 }
 
 /// A server that listens; it answers once [`Server::run`] is polled.
 pub struct Server {
     app: Arc<App>,
+    scheduler: Scheduler,
     acceptor: Acceptor<Gate>,
     listener: TcpListener,
     address: SocketAddr,
 }
 
 impl Server {
-    /// Opens everything and binds the address. Nothing is spawned if it fails.
+    /// Opens everything, starts the built-in kinds and binds the address.
     ///
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let registry = Registry::new();
         let auth = open_auth(&config)?;
-        let draining = CancellationToken::new();
+        let store = open_store(&config, &registry).await?;
+        let queues = Queues::open(store.clone(), queue_config(&config), &registry).await?;
         let asked = config.listen_address();
         let listen_error = |source| StartError::Listen { address: asked, source };
         let listener = accept::bind(asked).map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
+        let scheduler = start_scheduler(&config, &queues, &registry).await?;
         let hosts = Hosts::new(address, &config.hosts.0);
-        let bounds = bounds(&config);
-        let app = Arc::new(App::new(config, auth, hosts, registry.clone(), draining.clone()));
+        let (bounds, draining) = (bounds(&config), CancellationToken::new());
+        let parts =
+            Parts { config, auth, hosts, queues, store, registry: registry.clone(), draining: draining.clone() };
+        let app = Arc::new(App::new(parts));
         let gate = Gate::new(Arc::clone(&app), api::router(&app));
         let acceptor = Acceptor::new(Arc::new(gate), bounds, draining, &registry);
-        Ok(Self { app, acceptor, listener, address })
+        Ok(Self { app, scheduler, acceptor, listener, address })
     }
 
     /// Where it listens; with port 0 the port that was found.
@@ -91,38 +111,84 @@ impl Server {
         format!(
             "tidegate listening on http://{} (embedded, durability: {})",
             self.address,
-            self.app.config.durability.name()
+            self.app.queues.durability()
         )
     }
 
     /// Answers until `stop` is cancelled, then drains; `cut` ends the drain at once.
     pub async fn run(self, stop: CancellationToken, cut: CancellationToken) -> Ended {
-        let Self { app, acceptor, listener, .. } = self;
-        let draining = app.draining.clone();
+        let Self { app, scheduler, acceptor, listener, .. } = self;
         let drain_when_told = async {
             stop.cancelled().await;
-            tracing::info!("draining");
-            draining.cancel();
+            tracing::info!(deadline_ms = app.config.drain_timeout.as_millis() as u64, "draining");
+            app.draining.cancel();
         };
         tokio::join!(acceptor.run(listener), drain_when_told);
-        let drain = drain(&app, &acceptor);
         tokio::select! {
             biased;
-            () = cut.cancelled() => Ended::Cut,
-            ended = drain => ended,
+            () = cut.cancelled() => Ended::AtOnce,
+            ended = drain(&app, &scheduler, &acceptor) => ended,
         }
     }
 }
 
-async fn drain(app: &App, acceptor: &Acceptor<Gate>) -> Ended {
-    let deadline = Instant::now() + app.config.drain_timeout;
-    let cut = acceptor.finish(deadline).await;
-    if cut > 0 {
-        tracing::warn!(connections = cut, "the drain's deadline passed; the remaining connections were cut");
-        return Ended::Cut;
+/// Waits end, streams close, requests and jobs finish; then everything is made durable.
+async fn drain(app: &App, scheduler: &Scheduler, acceptor: &Acceptor<Gate>) -> Ended {
+    let time = app.config.drain_timeout;
+    app.queues.drain();
+    let (cut, report) = tokio::join!(acceptor.finish(Instant::now() + time), scheduler.drain(time));
+    if let Err(error) = app.queues.close().await {
+        tracing::error!(%error, "failed to write out what was not durable yet");
     }
-    tracing::info!("drained");
-    Ended::Drained
+    let is_clean = cut == 0 && report.interrupted == 0 && report.stuck == 0;
+    tracing::info!(
+        connections_cut = cut,
+        jobs_finished = report.finished,
+        jobs_handed_back = report.handed_back,
+        "drained"
+    );
+    if is_clean { Ended::Drained } else { Ended::AtDeadline }
+}
+
+/// Opens the store on a thread where it may block: it reads its journal.
+async fn open_store(config: &Config, registry: &Registry) -> Result<Store, StartError> {
+    let durability = match config.durability {
+        Durability::Memory => return Ok(Store::memory(TABLES)),
+        Durability::Sync => tidegate_store::Durability::Sync,
+        Durability::Everysec => tidegate_store::Durability::EverySecond,
+    };
+    let folder =
+        tidegate_store::Config { durability, repair: config.repair, ..tidegate_store::Config::new(&config.data) };
+    let registry = registry.clone();
+    let opened = tokio::task::spawn_blocking(move || Store::open(folder, TABLES, &registry)).await;
+    match opened {
+        Ok(opened) => Ok(opened?),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+fn queue_config(config: &Config) -> tidegate_queue::Config {
+    let default = QueueConfig {
+        jobs_max: config.queue_jobs_max as u64,
+        bytes_max: config.queue_bytes_max.0,
+        ..QueueConfig::default()
+    };
+    tidegate_queue::Config {
+        lease: config.lease,
+        payload_max: config.body_bytes_max.as_usize(),
+        default,
+        ..tidegate_queue::Config::default()
+    }
+}
+
+async fn start_scheduler(config: &Config, queues: &Queues, registry: &Registry) -> Result<Scheduler, StartError> {
+    let cpu = CpuConfig { threads: Some(config.cpu_threads).filter(|threads| *threads > 0), ..CpuConfig::default() };
+    let pool = CpuPool::new(&cpu, registry)?;
+    let limits = builtin::Limits { result_bytes_max: config.body_bytes_max.as_usize() };
+    let settings =
+        tidegate_scheduler::Config { permits_max: config.workers, worker: "builtin".into(), cpu, ..Default::default() };
+    let builder = Scheduler::builder(queues.clone(), registry.clone(), settings).serve(QueueName::new(builtin::QUEUE)?);
+    Ok(builtin::register(builder, &pool, limits).start().await?)
 }
 
 fn open_auth(config: &Config) -> Result<Auth, StartError> {
@@ -179,8 +245,10 @@ pub fn openapi_json() -> String {
 }
 
 #[cfg(test)]
-pub(crate) fn app_for_tests() -> App {
-    let resolved = crate::config::resolve(&Default::default(), &Default::default(), None).unwrap();
-    let hosts = Hosts::new(resolved.config.listen_address(), &[]);
-    App::new(resolved.config, Auth::open(), hosts, Registry::new(), CancellationToken::new())
+pub(crate) async fn app_for_tests() -> App {
+    let config = crate::config::resolve(&Default::default(), &Default::default(), None).unwrap().config;
+    let (registry, store) = (Registry::new(), Store::memory(TABLES));
+    let queues = Queues::open(store.clone(), queue_config(&config), &registry).await.unwrap();
+    let hosts = Hosts::new(config.listen_address(), &[]);
+    App::new(Parts { config, auth: Auth::open(), hosts, queues, store, registry, draining: CancellationToken::new() })
 }

@@ -18,8 +18,8 @@ const WRONG_CONFIGURATION: u8 = 78;
 const SYSTEM: u8 = 71;
 /// `EX_CANTCREAT`.
 const CANNOT_CREATE: u8 = 73;
-/// Stopped by a second signal, or by the drain's deadline, before everything in flight was finished.
-const CUT: u8 = 1;
+/// Stopped by a second signal, before everything in flight was finished.
+const AT_ONCE: u8 = 1;
 
 /// Does what was asked for.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
@@ -93,8 +93,8 @@ async fn until_drained(resolved: Resolved) -> ExitCode {
     // A closed standard output is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "{}", server.ready_line());
     match server.run(stop, cut).await {
-        Ended::Drained => ExitCode::SUCCESS,
-        Ended::Cut => ExitCode::from(CUT),
+        Ended::Drained | Ended::AtDeadline => ExitCode::SUCCESS,
+        Ended::AtOnce => ExitCode::from(AT_ONCE),
     }
 }
 

@@ -3,11 +3,14 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract;
 use axum::response::{IntoResponse, Response};
 use http::header;
 
+use tidegate_queue::State;
+
 use super::Routes;
+use super::wire::Status;
 use crate::app::App;
 use crate::auth::Access;
 
@@ -24,7 +27,7 @@ pub(crate) fn router(routes: &mut Routes) {
 
 /// A page for people: version, durability, queues, where to go next.
 #[utoipa::path(get, path = "/", tag = "health", responses((status = 200, description = "A page for people.", content_type = "text/html", body = String)))]
-pub(crate) async fn page(State(app): State<Arc<App>>) -> Response {
+pub(crate) async fn page(extract::State(app): extract::State<Arc<App>>) -> Response {
     let mut page = String::from(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">",
     );
@@ -33,8 +36,9 @@ pub(crate) async fn page(State(app): State<Arc<App>>) -> Response {
         page,
         "<title>Tidegate</title><link rel=\"stylesheet\" href=\"/home.css\"><h1>Tidegate {}</h1><p>{state}, embedded store, durability <b>{}</b>.</p>",
         env!("CARGO_PKG_VERSION"),
-        app.config.durability.name(),
+        app.queues.durability(),
     );
+    queues(&app, &mut page).await;
     page.push_str("<p><a href=\"/openapi.json\">OpenAPI document</a> · <a href=\"/metrics\">metrics</a> · <a href=\"/readyz\">readiness</a></p></html>");
     (
         [
@@ -45,6 +49,31 @@ pub(crate) async fn page(State(app): State<Arc<App>>) -> Response {
         page,
     )
         .into_response()
+}
+
+/// The queues with their counts; not shown to everybody where tokens are asked for.
+async fn queues(app: &App, page: &mut String) {
+    if app.auth.is_required() {
+        page.push_str("<p>Queues are shown to holders of a token: <code>GET /api/queues</code>.</p>");
+        return;
+    }
+    let queues = app.queues.stats().await.unwrap_or_default();
+    if queues.is_empty() {
+        page.push_str("<p>No queues yet: one is made by its first job.</p>");
+        return;
+    }
+    page.push_str("<div class=\"wide\"><table><tr><th>queue");
+    for state in State::ALL {
+        let _ = write!(page, "<th>{}", format!("{:?}", Status::from(state)).to_lowercase());
+    }
+    for queue in queues {
+        // A name has no character that means something in HTML.
+        let _ = write!(page, "<tr><td>{}{}", queue.name, if queue.paused { " (paused)" } else { "" });
+        for state in State::ALL {
+            let _ = write!(page, "<td>{}", queue.counts.of(state));
+        }
+    }
+    page.push_str("</table></div>");
 }
 
 /// The page's style sheet.

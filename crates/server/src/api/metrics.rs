@@ -84,7 +84,7 @@ impl From<OperationStats> for Operation {
 #[utoipa::path(get, path = "/metrics", tag = "health",
     responses((status = 200, description = "Prometheus text format 0.0.4, or JSON.", content((String = "text/plain"), (Figures = "application/json")))))]
 pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    bring_up_to_date(&app);
+    bring_up_to_date(&app).await;
     if prefers_json(&headers) {
         let now = jiff::Timestamp::now().as_millisecond();
         let operations =
@@ -99,7 +99,11 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> 
 }
 
 /// Gauges that are cheaper to read when asked than to keep.
-fn bring_up_to_date(app: &App) {
+async fn bring_up_to_date(app: &App) {
+    // Asking every queue for its figures also sets its gauges.
+    if let Err(error) = app.queues.stats().await {
+        tracing::warn!(%error, "failed to read the figures of the queues");
+    }
     let gauge = |name, help, value: f64| app.registry.gauge(name, help).set(value);
     gauge("tidegate_http_requests", "Requests being answered now.", app.requests.load(Ordering::Relaxed) as f64);
     gauge("tidegate_http_bodies_bytes", "Bytes of request bodies held now.", app.bodies.held_bytes() as f64);

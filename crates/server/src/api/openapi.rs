@@ -19,6 +19,24 @@ pub(crate) fn router(routes: &mut Routes) {
 #[openapi(
     info(title = "Tidegate", description = "Durable background jobs, queues and metrics. Every error is `application/problem+json` with a stable `code`.", license(name = "MIT OR Apache-2.0")),
     paths(
+        super::jobs::submit,
+        super::jobs::submit_many,
+        super::jobs::list,
+        super::jobs::job,
+        super::jobs::cancel,
+        super::jobs::retry,
+        super::jobs::events,
+        super::queues::list,
+        super::queues::queue,
+        super::queues::pause,
+        super::queues::resume,
+        super::queues::purge,
+        super::queues::claim,
+        super::queues::beat,
+        super::queues::complete,
+        super::queues::fail,
+        super::queues::progress,
+        super::queues::release,
         super::home::page,
         super::home::style,
         super::health::live,
@@ -29,6 +47,9 @@ pub(crate) fn router(routes: &mut Routes) {
     components(schemas(crate::error::ProblemBody<'static>, crate::error::FieldError)),
     security((), ("token" = [])),
     tags(
+        (name = "jobs", description = "Submit jobs and follow them."),
+        (name = "queues", description = "How queues stand; pause, resume, purge."),
+        (name = "workers", description = "Work on jobs from any language."),
         (name = "health", description = "Probes and figures."),
     )
 )]

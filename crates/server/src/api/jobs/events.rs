@@ -1,0 +1,124 @@
+//! Following one job: server-sent events of its state and progress until it ends.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use http::header;
+use tidegate_queue::{Change, Error, JobId, Transition};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+use super::identity;
+use super::view::JobView;
+use crate::api::parameters::Path;
+use crate::app::App;
+use crate::error::{Problem, ProblemBody};
+
+/// 20 s of silence, then a comment: proxies close connections after 30 to 60 s without bytes.
+const HEARTBEAT: Duration = Duration::from_secs(20);
+
+/// Follows a job: an event `state` or `progress` with the whole job in its data whenever it changes, until it has ended.
+#[utoipa::path(get, path = "/api/performance/async/job/{id}/events", tag = "jobs", params(("id" = String, Path, description = "The job's id.")),
+    responses((status = 200, description = "`text/event-stream`; the stream ends with the job.", content_type = "text/event-stream", body = String),
+        (status = 404, body = ProblemBody<'static>, content_type = "application/problem+json")))]
+pub(crate) async fn events(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let id = identity(&id)?;
+    let queue = app.queues.find(id.queue()).ok_or_else(|| Error::JobNotFound { id: id.clone() })?;
+    // First subscribe, then look: what happens in between is seen twice rather than not at all.
+    let changes = queue.subscribe();
+    let mut follower = Follower { app, id, changes, shown: Bytes::new(), has_ended: false };
+    let first = follower.look("state").await?;
+    let frames = stream::unfold((follower, first), |(mut follower, ready)| async move {
+        let frame = match ready {
+            Some(frame) => frame,
+            None => follower.next().await?,
+        };
+        Some((Ok::<_, Infallible>(frame), (follower, None)))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache, no-transform"),
+        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, Body::from_stream(frames)).into_response())
+}
+
+/// One listener of one job. Holds the last thing it showed, so that nothing is shown twice.
+struct Follower {
+    app: Arc<App>,
+    id: JobId,
+    changes: Receiver<Transition>,
+    shown: Bytes,
+    has_ended: bool,
+}
+
+impl Follower {
+    /// The next frame; `None` when the job has ended or is gone, or the server drains.
+    async fn next(&mut self) -> Option<Bytes> {
+        let silence_ends = tokio::time::Instant::now() + HEARTBEAT;
+        while !self.has_ended {
+            let change = tokio::select! {
+                biased;
+                () = self.app.draining.cancelled() => return None,
+                change = tokio::time::timeout_at(silence_ends, self.changes.recv()) => change,
+            };
+            let event = match change {
+                Err(_) => return Some(Bytes::from_static(b": alive\n\n")),
+                Ok(Err(RecvError::Closed)) => return None,
+                // What was missed may have been ours: look again.
+                Ok(Err(RecvError::Lagged(_))) => "state",
+                Ok(Ok(transition)) if transition.id != self.id => continue,
+                Ok(Ok(Transition { change: Change::Pruned, .. })) => return None,
+                Ok(Ok(Transition { change: Change::Progress { .. }, .. })) => "progress",
+                Ok(Ok(_)) => "state",
+            };
+            match self.look(event).await {
+                Ok(Some(frame)) => return Some(frame),
+                Ok(None) => {}
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// A frame with the job as it is now; `None` when that was the last thing shown.
+    async fn look(&mut self, event: &str) -> Result<Option<Bytes>, Problem> {
+        let job = self.app.queues.job(&self.id).await?;
+        self.has_ended = job.state.is_finished();
+        let view = JobView::new(job, self.app.queues.durability());
+        let view = Bytes::from(serde_json::to_vec(&view).unwrap_or_default());
+        if view == self.shown {
+            return Ok(None);
+        }
+        self.shown = view.clone();
+        Ok(Some(frame(event, &view)))
+    }
+}
+
+/// A result may hold line breaks between its tokens; each line of an event's data has its own prefix.
+fn frame(event: &str, data: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(data.len() + 32);
+    frame.extend_from_slice(b"event: ");
+    frame.extend_from_slice(event.as_bytes());
+    for line in data.split(|byte| matches!(byte, b'\n' | b'\r')) {
+        frame.extend_from_slice(b"\ndata: ");
+        frame.extend_from_slice(line);
+    }
+    frame.extend_from_slice(b"\n\n");
+    frame.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_break_in_a_payload_does_not_break_the_frame() {
+        assert_eq!(frame("state", b"{\"a\":\n1}"), "event: state\ndata: {\"a\":\ndata: 1}\n\n");
+    }
+}

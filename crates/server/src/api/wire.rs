@@ -1,0 +1,148 @@
+//! Pieces of JSON shared by the resources: raw payloads, bounded lists, statuses.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+use tidegate_queue::{Job, State};
+
+/// 10 000 items in one call: 2 MB at 200 bytes each, and half a second of disk at the worst.
+pub(crate) const ITEMS_MAX: usize = 10_000;
+
+/// Reads a list of at most [`ITEMS_MAX`] items; a longer one is refused at its first item too many.
+pub(crate) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct Items<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {ITEMS_MAX} items")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<T>, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = sequence.next_element()? {
+                if items.len() == ITEMS_MAX {
+                    return Err(A::Error::custom(format!("more than {ITEMS_MAX} items")));
+                }
+                items.push(item);
+            }
+            Ok(items)
+        }
+    }
+    deserializer.deserialize_seq(Items(PhantomData))
+}
+
+/// Reads a member that is there, `null` included; with `default`, an absent one is `None`.
+pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// Bytes that are JSON, written as they are.
+#[derive(Debug)]
+pub(crate) struct Raw<'a>(pub(crate) &'a Bytes);
+
+impl Serialize for Raw<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serde_json::from_slice::<&RawValue>(self.0) {
+            Ok(raw) => raw.serialize(serializer),
+            // A handler inside the process may answer with anything; as a text it can at least be looked at.
+            Err(_) => String::from_utf8_lossy(self.0).serialize(serializer),
+        }
+    }
+}
+
+/// A job's state in the words of the interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    /// Waits for its time.
+    Scheduled,
+    /// Waits for a worker.
+    Queued,
+    /// A worker has it.
+    Running,
+    /// Failed, and waits for its next attempt.
+    Retrying,
+    /// Done.
+    Completed,
+    /// Called off.
+    Cancelled,
+    /// Failed for good: in the dead letter set.
+    Failed,
+    /// Runs, and was told to stop.
+    Cancelling,
+}
+
+impl Status {
+    pub(crate) fn of(job: &Job) -> Self {
+        if job.cancelling && job.state == State::Running { Self::Cancelling } else { job.state.into() }
+    }
+
+    /// The state to look for.
+    pub(crate) fn state(self) -> State {
+        match self {
+            Self::Scheduled => State::Scheduled,
+            Self::Queued => State::Available,
+            Self::Running | Self::Cancelling => State::Running,
+            Self::Retrying => State::Retryable,
+            Self::Completed => State::Completed,
+            Self::Cancelled => State::Cancelled,
+            Self::Failed => State::Discarded,
+        }
+    }
+}
+
+impl From<State> for Status {
+    fn from(state: State) -> Self {
+        match state {
+            State::Scheduled => Self::Scheduled,
+            State::Available => Self::Queued,
+            State::Running => Self::Running,
+            State::Retryable => Self::Retrying,
+            State::Completed => Self::Completed,
+            State::Cancelled => Self::Cancelled,
+            State::Discarded => Self::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Items<'a> {
+        #[serde(default, borrow, deserialize_with = "list")]
+        items: Vec<&'a RawValue>,
+        #[serde(default, borrow, deserialize_with = "present")]
+        result: Option<&'a RawValue>,
+    }
+
+    #[test]
+    fn a_list_stops_at_its_bound() {
+        let text = |count: usize| format!("{{\"items\":[{}]}}", vec!["1"; count].join(","));
+        assert_eq!(serde_json::from_str::<Items<'_>>(&text(ITEMS_MAX)).unwrap().items.len(), ITEMS_MAX);
+        assert!(
+            serde_json::from_str::<Items<'_>>(&text(ITEMS_MAX + 1))
+                .unwrap_err()
+                .to_string()
+                .contains("more than 10000")
+        );
+    }
+
+    #[test]
+    fn a_null_result_is_a_result() {
+        assert_eq!(serde_json::from_str::<Items<'_>>(r#"{"result":null}"#).unwrap().result.unwrap().get(), "null");
+        assert!(serde_json::from_str::<Items<'_>>("{}").unwrap().result.is_none());
+    }
+
+    #[test]
+    fn raw_bytes_keep_their_spelling_and_others_become_a_text() {
+        let bytes = Bytes::from_static(b"{\"a\": 1.50e3}");
+        assert_eq!(serde_json::to_string(&Raw(&bytes)).unwrap(), "{\"a\": 1.50e3}");
+        assert_eq!(serde_json::to_string(&Raw(&Bytes::from_static(b"done"))).unwrap(), "\"done\"");
+    }
+}
