@@ -1,6 +1,7 @@
 //! `compute` against bare faer and plain loops, in one process and taking turns: medians, on a pool of two threads.
 //!
-//! `cargo bench -p tidegate-benches --bench compute`: about half a minute. Lines that begin with `ROW` are for programs.
+//! `cargo bench -p tidegate-benches --bench compute`: about half a minute; after `--` name sections
+//! (product, pearson, sparse, power, cancel) to run only those. Lines that begin with `ROW` are for programs.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -17,18 +18,25 @@ use tidegate_compute::{Control, Error};
 const THREADS: usize = 2;
 
 fn main() {
+    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let pool = pool(THREADS);
+    let sections: [(&str, fn(&ThreadPool)); 5] =
+        [("product", products), ("pearson", pearson), ("sparse", sparse), ("power", power), ("cancel", cancel)];
+    for (name, section) in sections {
+        if asked.is_empty() || asked.iter().any(|asked| asked == name) {
+            section(&pool);
+        }
+    }
+}
+
+fn products(pool: &ThreadPool) {
     let one = self::pool(1);
     for n in [64, 256, 1024] {
         product(n, &one, "1 thread", &[("faer Par::Seq", Par::Seq)]);
-        product(n, &pool, "2 threads", &[("faer Par::Seq", Par::Seq), ("faer Par::rayon", Par::rayon(THREADS))]);
-        product_naive(n, &pool);
+        product(n, pool, "2 threads", &[("faer Par::Seq", Par::Seq), ("faer Par::rayon", Par::rayon(THREADS))]);
+        product_naive(n, pool);
     }
-    pearson(&pool);
-    sparse(&pool);
-    sparse_product(&pool);
-    power(&pool);
-    cancel(&pool);
+    sparse_product(pool);
 }
 
 fn pool(threads: usize) -> ThreadPool {

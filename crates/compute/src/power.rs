@@ -26,7 +26,7 @@ pub use stream::NormalizedPowerStream;
 
 use crate::scratch::Scratch;
 use crate::{Control, Error};
-use rolling::Buffers;
+use rolling::{Buffers, Plan};
 
 /// 30 samples: half a minute at one sample per second, the usual definition.
 pub const WINDOW: usize = 30;
@@ -130,14 +130,15 @@ fn sum_of_fourth_powers(samples: &[f64], window: usize, control: &Control) -> Re
     let block = BLOCK.max(window);
     let tile = TILE.max(block);
     let mut parts = vec![0.0; windows.div_ceil(tile)];
+    let plan = Plan::new(window);
     let scratch = Scratch::new();
     control.for_each_part(&mut parts, 1, |index, part| {
         let mut buffers = scratch.lend(Buffers::default);
         let end = windows.min((index + 1) * tile);
         for first in (index * tile..end).step_by(block) {
             let count = block.min(end - first);
-            part[0] +=
-                rolling::sum_of_fourth_powers(&samples[first..][..count + window - 1], window, &mut buffers, control)?;
+            let samples = &samples[first..][..count + window - 1];
+            part[0] += plan.sum_of_fourth_powers(samples, &mut buffers, control)?;
         }
         Ok(())
     })?;

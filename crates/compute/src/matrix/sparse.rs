@@ -1,5 +1,7 @@
 //! A sparse matrix: of each row, the columns that hold something.
 
+use std::ops::Range;
+
 use crate::Error;
 
 /// A sparse matrix of finite 64-bit floats in compressed rows (CSR), columns ascending within a row.
@@ -79,7 +81,7 @@ impl SparseMatrix {
     /// If there is no such row.
     #[must_use]
     pub fn row(&self, row: usize) -> (&[u32], &[f64]) {
-        let range = self.offsets[row]..self.offsets[row + 1];
+        let range = self.range(row);
         (&self.indices[range.clone()], &self.values[range])
     }
 
@@ -87,11 +89,28 @@ impl SparseMatrix {
     ///
     /// Working memory per column is then bounded by the entries, however many columns a caller declares.
     pub(crate) fn used_columns(&self) -> (Vec<u32>, Vec<u32>) {
+        if self.columns > 4 * self.entries() + 1024 {
+            return self.used_of_many_columns();
+        }
+        let mut place = vec![0; self.columns];
+        self.indices.iter().for_each(|column| place[*column as usize] = 1);
+        let used: Vec<u32> = (0..self.columns as u32).filter(|column| place[*column as usize] == 1).collect();
+        (0..).zip(&used).for_each(|(next, column)| place[*column as usize] = next);
+        let places = self.indices.iter().map(|column| place[*column as usize]).collect();
+        (used, places)
+    }
+
+    fn used_of_many_columns(&self) -> (Vec<u32>, Vec<u32>) {
         let mut used = self.indices.clone();
         used.sort_unstable();
         used.dedup();
         let place = |column: &u32| used.partition_point(|known| known < column) as u32;
         let places = self.indices.iter().map(place).collect();
         (used, places)
+    }
+
+    /// Where a row's entries stand in lists that hold one thing per entry.
+    pub(crate) fn range(&self, row: usize) -> Range<usize> {
+        self.offsets[row]..self.offsets[row + 1]
     }
 }

@@ -74,14 +74,14 @@ impl Postings {
         let mut weights = Vec::new();
         for (rank, place) in (0..).zip(order) {
             control.check()?;
-            let (columns, values) = matrix.row(*place as usize);
-            weights.resize(columns.len(), 0.0);
+            let (_, values) = matrix.row(*place as usize);
+            weights.resize(values.len(), 0.0);
             if measure.weights(values, &mut weights) {
-                for (column, weight) in columns.iter().zip(&weights) {
-                    let item = used.partition_point(|known| known < column);
-                    postings.entries[next[item]] = (rank, *weight);
-                    postings.own.push((item as u32, next[item]));
-                    next[item] += 1;
+                for (item, weight) in items[matrix.range(*place as usize)].iter().zip(&weights) {
+                    let next = &mut next[*item as usize];
+                    postings.entries[*next] = (rank, *weight);
+                    postings.own.push((*item, *next));
+                    *next += 1;
                 }
             }
             postings.rows.push(postings.own.len());
