@@ -366,10 +366,10 @@ impl Pump {
 
     /// The next moment something is due without anybody ringing; `None` when idle.
     fn wakes_at(&self) -> Option<Instant> {
-        let held = self.held.iter().filter_map(|held| {
+        let held = self.held.iter().map(|held| {
             // With no permit free the end of a run is what to wait for.
             let ask_again = held.kind.ask_again_at().filter(|_| self.busy < self.sizing.size());
-            Some(ask_again.map_or(held.release_at, |at| at.min(held.release_at)))
+            ask_again.map_or(held.release_at, |at| at.min(held.release_at))
         });
         held.chain(self.stalls_at).chain(self.not_before).min()
     }
