@@ -35,12 +35,12 @@ impl Core {
     /// Hands out up to `limit` jobs, most urgent first.
     pub(crate) fn claim(&mut self, now: i64, local: bool, limit: usize, effects: &mut Effects) -> Vec<Grant> {
         let room = self.running_limit().saturating_sub(self.running());
-        let limit = limit.min(room).min(self.line.len());
+        let limit = limit.min(room);
         if self.paused || limit == 0 {
             return Vec::new();
         }
         let number = self.next_grant;
-        let mut grants = Vec::with_capacity(limit);
+        let mut grants = Vec::with_capacity(limit.min(self.line.len()));
         while grants.len() < limit {
             let Some(index) = self.line.first() else { break };
             let entry = &self.slab[index];

@@ -107,11 +107,6 @@ impl Lanes {
             self.free.push(index);
         }
     }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.by_key.len()
-    }
 }
 
 impl Core {

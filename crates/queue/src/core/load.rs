@@ -62,17 +62,22 @@ impl Loader {
             self.core.load_finished(number, &job, state, record.len());
         }
         let running = self.apply_claims(effects);
-        for (number, entry) in std::mem::take(&mut self.live) {
+        for (number, mut entry) in std::mem::take(&mut self.live) {
             if let Some(dedup) = &entry.spec.dedup {
                 self.core.dedup.insert(dedup.0.clone(), (number, dedup.1));
             }
+            let claim = running.get(&number);
+            // A promotion is not written down: whoever runs, or is due, was or will be promoted.
+            if claim.is_some() || entry.at <= now {
+                entry.state = State::Available;
+            }
             let (state, at) = (entry.state, entry.at);
             let index = self.core.insert(entry);
-            match state {
-                State::Scheduled | State::Retryable => _ = self.core.due.insert((at, number)),
-                // Those that run enter their lanes first, so that no key exceeds its limit below.
-                _ if running.contains_key(&number) => self.run(now, index, running[&number]),
-                _ => {}
+            // Those that run enter their lanes first, so that no key exceeds its limit below.
+            match claim {
+                Some(claim) => self.run(now, index, *claim),
+                None if state != State::Available => _ = self.core.due.insert((at, number)),
+                None => {}
             }
         }
         let waiting: Vec<u64> = self.core.by_state[State::Available as usize].iter().copied().collect();

@@ -12,7 +12,8 @@ use crate::{Error, Job, JobFilter, JobId, JobPage, State, Transition, UnixMillis
 impl EmbeddedQueue {
     pub(crate) async fn job(self: &Arc<Self>, id: &JobId) -> Result<Job, Error> {
         let number = id.number;
-        match self.lock().find(number) {
+        let found = self.lock().find(number);
+        match found {
             None => Err(Error::JobNotFound { id: id.clone() }),
             Some(Found::Live(job, apart)) => {
                 let mut job = *job;
