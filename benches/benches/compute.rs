@@ -17,10 +17,12 @@ use tidegate_compute::{Control, Error};
 
 const THREADS: usize = 2;
 
+type Section = fn(&ThreadPool);
+
 fn main() {
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let pool = pool(THREADS);
-    let sections: [(&str, fn(&ThreadPool)); 5] =
+    let sections: [(&str, Section); 5] =
         [("product", products), ("pearson", pearson), ("sparse", sparse), ("power", power), ("cancel", cancel)];
     for (name, section) in sections {
         if asked.is_empty() || asked.iter().any(|asked| asked == name) {

@@ -1,5 +1,7 @@
 //! Products against three nested loops.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use proptest::prelude::*;
 use tidegate_compute::matrix::{ELEMENTS_MAX, Matrix, SparseMatrix, multiply, multiply_sparse};
 use tidegate_compute::{Control, Error};

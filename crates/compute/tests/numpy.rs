@@ -1,5 +1,7 @@
 //! Real data against figures that numpy gave (see `fixtures/README.md`).
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use tidegate_compute::Control;
 use tidegate_compute::power::{NormalizedPowerStream, normalized_power, normalized_power_with_gaps};
 use tidegate_compute::similarity::{Algorithm, Entities, Options, Pair, Similarities, similarities};

@@ -1,5 +1,7 @@
 //! Normalized power against adding every window up anew.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use proptest::prelude::*;
 use tidegate_compute::power::{NormalizedPower, NormalizedPowerStream, normalized_power, normalized_power_with_gaps};
 use tidegate_compute::{Control, Error};

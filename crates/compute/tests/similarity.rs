@@ -1,5 +1,7 @@
 //! Similarities against a loop over all pairs that follows the definitions word by word.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

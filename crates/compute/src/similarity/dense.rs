@@ -156,8 +156,7 @@ impl<'a> Ready<'a> {
             self.finish(rank, first, row, control)?;
             scan(rank, first, row, floors, keep.floors(), found);
         }
-        keep.offer(found);
-        Ok(())
+        keep.offer(found, control)
     }
 
     /// The dot products of two blocks of rows; answers how many rows the tile has.

@@ -13,6 +13,8 @@ use crate::{Control, Error};
 const BLOCK: usize = 256;
 /// 16 Ki pairs sort within a millisecond: the final sort looks for a cancel between such parts.
 const SORT_PART: usize = 1 << 14;
+/// 4 Ki pairs are pushed on their heaps in less than a millisecond.
+const OFFER_PART: usize = 1 << 12;
 
 /// A pair and its similarity in one integer; less is better: similarity falling, then first and second rank rising.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,19 +116,27 @@ impl Keep {
         &self.floors
     }
 
-    /// Takes what is good enough of `found` and leaves it empty.
-    pub(super) fn offer(&self, found: &mut Vec<Candidate>) {
+    /// Takes what is good enough of `found` and leaves it empty; looks for a cancel every few thousand pairs.
+    pub(super) fn offer(&self, found: &mut Vec<Candidate>, control: &Control) -> Result<(), Error> {
+        for part in found.chunks(OFFER_PART) {
+            control.check()?;
+            self.offer_part(part);
+        }
+        found.clear();
+        Ok(())
+    }
+
+    fn offer_part(&self, found: &[Candidate]) {
         match &self.kept {
             Kept::Best(best) => {
                 let mut best = lock(best);
-                for pair in found.drain(..) {
-                    best.push(pair, self.limit.max(1), &self.floors);
+                for pair in found {
+                    best.push(*pair, self.limit.max(1), &self.floors);
                 }
             }
             Kept::PerEntity(kept) => {
                 kept.push_side(found, &self.floors, Candidate::first);
                 kept.push_side(found, &self.floors, Candidate::second);
-                found.clear();
                 if kept.size.load(Relaxed) > kept.size_max {
                     kept.compact(self.limit, &self.floors);
                 }

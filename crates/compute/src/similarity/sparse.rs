@@ -44,8 +44,7 @@ fn run<M: Measure>(
             postings.walk(first, &mut work, control)?;
             work.offer_row(measure, first, keep, control)?;
         }
-        keep.offer(&mut work.found);
-        Ok(())
+        keep.offer(&mut work.found, control)
     })
 }
 
@@ -155,7 +154,7 @@ impl<S: Shared> Work<S> {
             }
         }
         if self.found.len() > FOUND_MAX {
-            keep.offer(&mut self.found);
+            keep.offer(&mut self.found, control)?;
         }
         Ok(())
     }
