@@ -178,7 +178,8 @@ impl JsonBody {
         &self.bytes
     }
 
-    fn text(&self) -> &str {
+    /// The whole body as text.
+    pub(crate) fn text(&self) -> &str {
         // Checked when it was received; an empty text would only be refused as malformed.
         std::str::from_utf8(&self.bytes).unwrap_or_default()
     }
@@ -193,7 +194,10 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem>
                 Err(error) if error.path().iter().next().is_some() => error.path().to_string(),
                 _ => "body".to_owned(),
             };
-            Problem::fields(vec![FieldError { field: path, message: error.to_string() }])
+            // The path says where; line and column would only say it again, or wrongly for a part of the body.
+            let message = error.to_string();
+            let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+            Problem::fields(vec![FieldError { field: path, message: message.to_owned() }])
         }
         _ => Problem::new(Code::MalformedJson, format!("The body is not valid JSON: {error}.")),
     })

@@ -152,6 +152,11 @@ impl Problem {
         Self { retry_after: Some(wait), ..self }
     }
 
+    /// The fields at fault.
+    pub(crate) fn errors(&self) -> &[FieldError] {
+        &self.errors
+    }
+
     /// What kind of problem it is.
     pub fn code(&self) -> Code {
         self.code
@@ -263,7 +268,7 @@ impl From<queue::Rejected> for Problem {
 /// Where a submission carries what the queue calls by this name.
 fn field_of_submission(field: &str) -> String {
     match field {
-        "kind" => "jobType".into(),
+        "kind" | "jobType" => "jobType".into(),
         "data" | "payload" => "data".into(),
         other => format!("options.{}", camel_case(other)),
     }
@@ -334,6 +339,8 @@ mod tests {
         assert_eq!(Problem::from(rejected).detail(), "options.maxAttempts: 1 to 1000");
         let rejected = queue::Rejected::Invalid { field: "kind", reason: "1 to 200 bytes".into() };
         assert_eq!(Problem::from(rejected).detail(), "jobType: 1 to 200 bytes");
+        let rejected = queue::Rejected::Invalid { field: "backoff.cap", reason: "0 to 7 days".into() };
+        assert_eq!(Problem::from(rejected).detail(), "options.backoff.cap: 0 to 7 days");
     }
 
     #[test]

@@ -40,6 +40,37 @@ pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
+/// A whole number within bounds; anything else is refused with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Whole<const MIN: u64, const MAX: u64>(u64);
+
+impl<const MIN: u64, const MAX: u64> Whole<MIN, MAX> {
+    pub(crate) fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Whole<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bounded<const MIN: u64, const MAX: u64>;
+        impl<const MIN: u64, const MAX: u64> Visitor<'_> for Bounded<MIN, MAX> {
+            type Value = Whole<MIN, MAX>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a whole number from {MIN} to {MAX}")
+            }
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Self::Value, E> {
+                let refused = || E::invalid_value(serde::de::Unexpected::Unsigned(number), &self);
+                (MIN..=MAX).contains(&number).then_some(Whole(number)).ok_or_else(refused)
+            }
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Self::Value, E> {
+                Err(E::invalid_value(serde::de::Unexpected::Signed(number), &self))
+            }
+        }
+        deserializer.deserialize_u64(Bounded)
+    }
+}
+
 /// Bytes that are JSON, written as they are.
 #[derive(Debug)]
 pub(crate) struct Raw<'a>(pub(crate) &'a Bytes);
@@ -131,6 +162,15 @@ mod tests {
                 .to_string()
                 .contains("more than 10000")
         );
+    }
+
+    #[test]
+    fn a_number_out_of_bounds_is_told_the_bounds() {
+        assert_eq!(serde_json::from_str::<Whole<1, 10>>("10").unwrap().get(), 10);
+        for text in ["0", "11", "-1", "1.5", "1e3", "99999999999999999999", "\"5\"", "null"] {
+            let error = serde_json::from_str::<Whole<1, 10>>(text).unwrap_err().to_string();
+            assert!(error.contains("a whole number from 1 to 10"), "{text}: {error}");
+        }
     }
 
     #[test]

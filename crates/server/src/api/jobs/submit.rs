@@ -15,16 +15,18 @@ use sha2::{Digest, Sha256};
 use tidegate_queue::{Backoff, Idempotency, NewJob, Pushed, QueueName, UnixMillis};
 
 use crate::api::render::{Envelope, Success, accepted};
-use crate::api::wire::{self, Status};
+use crate::api::wire::{self, Status, Whole};
 use crate::app::App;
 use crate::body::{JsonBody, parse};
 use crate::builtin;
-use crate::error::{Code, ItemProblem, Problem, ProblemBody};
+use crate::error::{Code, FieldError, ItemProblem, Problem, ProblemBody};
 
 /// Where jobs go whose kind has no handler in this server.
 const DEFAULT_QUEUE: &str = "default";
 /// 255 bytes, as much as the queue remembers.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// 20: more at once nobody mends.
+const ERRORS_MAX: usize = 20;
 
 /// A job to be submitted.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -41,6 +43,11 @@ pub(crate) struct Submission<'a> {
     options: Option<SubmitOptions>,
 }
 
+/// A day in milliseconds.
+const DAY: u64 = 86_400_000;
+/// Ten years: longer than anybody means.
+const FAR: u64 = 3650 * DAY;
+
 /// How a job is to be run. Durations are in milliseconds.
 #[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -48,34 +55,45 @@ pub(crate) struct SubmitOptions {
     /// `builtin` for built-in kinds, `default` for others.
     queue: Option<String>,
     /// 0 first, 255 last; 100 by default.
-    priority: Option<u8>,
+    #[schema(value_type = Option<u8>)]
+    priority: Option<Whole<0, 255>>,
     /// One attempt may take this long; 1 800 000 by default.
-    timeout: Option<u64>,
+    #[schema(value_type = Option<u64>)]
+    timeout: Option<Whole<1, { 30 * DAY }>>,
     /// Not before this long from now.
-    delay: Option<u64>,
+    #[schema(value_type = Option<u64>)]
+    delay: Option<Whole<0, FAR>>,
     /// Not before this instant (RFC 3339).
     run_at: Option<String>,
     /// Attempts in all; 4 by default.
-    max_attempts: Option<u16>,
+    #[schema(value_type = Option<u16>)]
+    max_attempts: Option<Whole<1, 1000>>,
     backoff: Option<BackoffOptions>,
     /// Jobs of one key share a lane: fair between keys.
     key: Option<String>,
     /// While a job with this key is live, submitting another answers with it.
     dedup_key: Option<String>,
     /// How long `dedupKey` holds off others at most.
-    dedup_window: Option<u64>,
+    #[schema(value_type = Option<u64>)]
+    dedup_window: Option<Whole<1, { 365 * DAY }>>,
     /// Fails when it has not started this long after its submission.
-    expires_in: Option<u64>,
+    #[schema(value_type = Option<u64>)]
+    expires_in: Option<Whole<1, FAR>>,
     /// How long the finished record is kept; 86 400 000 by default.
-    retention: Option<u64>,
+    #[schema(value_type = Option<u64>)]
+    retention: Option<Whole<0, { 365 * DAY }>>,
 }
 
 /// Wait between attempts: random up to `base` doubled per attempt, never above `cap`.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BackoffOptions {
-    base: Option<u64>,
-    cap: Option<u64>,
+    /// 1000 by default.
+    #[schema(value_type = Option<u64>)]
+    base: Option<Whole<0, { 7 * DAY }>>,
+    /// 300 000 by default.
+    #[schema(value_type = Option<u64>)]
+    cap: Option<Whole<0, { 7 * DAY }>>,
 }
 
 /// Jobs to be submitted together.
@@ -119,7 +137,18 @@ pub(crate) struct Answers {
     jobs: Vec<Answer>,
 }
 
-impl Submission<'_> {
+impl<'a> Submission<'a> {
+    /// Reads a submission; every option that is wrong is named, not only the first.
+    fn read(text: &'a str) -> Result<Self, Problem> {
+        parse(text).map_err(|problem| match bad_options(text) {
+            errors if errors.is_empty() => problem,
+            errors => {
+                let others = problem.errors().iter().filter(|error| !error.field.starts_with("options")).cloned();
+                Problem::fields(others.chain(errors).collect())
+            }
+        })
+    }
+
     /// The job and the queue it is for.
     fn job(self, body: &JsonBody) -> Result<(QueueName, NewJob), Problem> {
         let options = self.options.unwrap_or_default();
@@ -132,20 +161,41 @@ impl Submission<'_> {
     }
 }
 
+/// What is wrong with each option, looked at one by one.
+fn bad_options(text: &str) -> Vec<FieldError> {
+    #[derive(Deserialize)]
+    struct Outer<'a> {
+        #[serde(borrow)]
+        options: BTreeMap<Cow<'a, str>, &'a RawValue>,
+    }
+    let Ok(outer) = serde_json::from_str::<Outer<'_>>(text) else { return Vec::new() };
+    let alone = |(name, value): (Cow<'_, str>, &RawValue)| {
+        let name = serde_json::to_string(&name).ok()?;
+        parse::<SubmitOptions>(&format!("{{{name}:{value}}}")).err()
+    };
+    let problems = outer.options.into_iter().filter_map(alone);
+    let errors = problems.flat_map(|problem| problem.errors().to_vec());
+    let under_options = |error: FieldError| {
+        let field = if error.field == "body" { "options".to_owned() } else { format!("options.{}", error.field) };
+        FieldError { field, ..error }
+    };
+    errors.map(under_options).take(ERRORS_MAX).collect()
+}
+
 impl SubmitOptions {
     fn apply(self, job: &mut NewJob) -> Result<(), Problem> {
         if self.delay.is_some() && self.run_at.is_some() {
             return Err(Problem::field("options.runAt", "give either delay or runAt"));
         }
-        let ms = Duration::from_millis;
-        job.priority = self.priority.unwrap_or(job.priority);
+        job.priority = self.priority.map_or(job.priority, |priority| priority.get() as u8);
         job.timeout = self.timeout.map_or(job.timeout, ms);
         job.delay = self.delay.map_or(job.delay, ms);
         job.run_at = self.run_at.map(|text| run_at(&text)).transpose()?;
-        job.max_attempts = self.max_attempts.unwrap_or(job.max_attempts);
+        job.max_attempts = self.max_attempts.map_or(job.max_attempts, |attempts| attempts.get() as u16);
         if let Some(backoff) = self.backoff {
             let usual = Backoff::default();
-            job.backoff = Backoff { base: backoff.base.map_or(usual.base, ms), cap: backoff.cap.map_or(usual.cap, ms) };
+            let cap = backoff.cap.map_or(usual.cap, ms);
+            job.backoff = Backoff { base: backoff.base.map_or(usual.base.min(cap), ms), cap };
         }
         job.key = self.key.map(Into::into);
         job.dedup_key = self.dedup_key.map(Into::into);
@@ -154,6 +204,10 @@ impl SubmitOptions {
         job.retention = self.retention.map_or(job.retention, ms);
         Ok(())
     }
+}
+
+fn ms<const MIN: u64, const MAX: u64>(number: Whole<MIN, MAX>) -> Duration {
+    Duration::from_millis(number.get())
 }
 
 fn run_at(text: &str) -> Result<UnixMillis, Problem> {
@@ -175,7 +229,7 @@ pub(crate) async fn submit(
     headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    let (name, job) = body.parse::<Submission<'_>>()?.job(&body)?;
+    let (name, job) = Submission::read(body.text())?.job(&body)?;
     let idempotency = idempotency(&headers, &body)?;
     let queue = app.queues.queue(&name).await?;
     let pushed = queue.push_many(vec![job], idempotency).await?.pop();
@@ -198,7 +252,7 @@ pub(crate) async fn submit_many(
     let mut answers: Vec<Option<Result<Pushed, Problem>>> = Vec::new();
     let mut by_queue: BTreeMap<QueueName, (Vec<usize>, Vec<NewJob>)> = BTreeMap::new();
     for (place, submission) in submissions.into_iter().enumerate() {
-        match parse::<Submission<'_>>(submission.get()).and_then(|submission| submission.job(&body)) {
+        match Submission::read(submission.get()).and_then(|submission| submission.job(&body)) {
             Ok((queue, job)) => {
                 let (places, jobs) = by_queue.entry(queue).or_default();
                 places.push(place);
@@ -265,4 +319,51 @@ fn idempotency(headers: &HeaderMap, body: &JsonBody) -> Result<Option<Idempotenc
     let digest: [u8; 32] = Sha256::digest(body.bytes()).into();
     let fingerprint = u64::from_be_bytes(digest[..8].try_into().unwrap_or_default());
     Ok(Some(Idempotency { key: key.into(), fingerprint }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> Vec<String> {
+        let Err(problem) = Submission::read(text) else { panic!("accepted: {text}") };
+        problem.errors().iter().map(|error| format!("{}: {}", error.field, error.message)).collect()
+    }
+
+    #[test]
+    fn every_bad_option_is_named_at_once() {
+        let errors = refused(
+            r#"{"jobType":"a","data":1,"options":{"priority":999,"maxAttempts":0,"delay":-1,"prio":1,"key":"k"}}"#,
+        );
+        assert_eq!(errors.len(), 4, "{errors:#?}");
+        let all = errors.join("\n");
+        assert!(
+            all.contains("options.priority: invalid value: integer `999`, expected a whole number from 0 to 255"),
+            "{all}"
+        );
+        assert!(all.contains("options.prio: unknown field `prio`"), "{all}");
+    }
+
+    #[test]
+    fn a_wrong_member_beside_the_options_is_named_too() {
+        assert!(refused(r#"{"jobType":5,"data":1}"#)[0].starts_with("jobType: "));
+        assert!(refused(r#"{"data":1}"#)[0].contains("missing field `jobType`"));
+        assert!(refused(r#"{"jobType":"a","data":1,"when":2}"#)[0].contains("unknown field `when`"));
+        assert!(refused(r#"{"jobType":"a","data":1,"options":7}"#)[0].starts_with("options: "));
+    }
+
+    #[test]
+    fn thousands_of_unknown_options_make_a_short_answer() {
+        let options: Vec<_> = (0..5000).map(|n| format!("\"o{n}\":1")).collect();
+        let errors = refused(&format!("{{\"jobType\":\"a\",\"data\":1,\"options\":{{{}}}}}", options.join(",")));
+        assert_eq!(errors.len(), ERRORS_MAX);
+    }
+
+    #[test]
+    fn a_short_cap_alone_shortens_the_base_with_it() {
+        let text = r#"{"jobType":"a","data":1,"options":{"backoff":{"cap":60}}}"#;
+        let mut job = NewJob::new("a", "1");
+        Submission::read(text).unwrap().options.unwrap().apply(&mut job).unwrap();
+        assert_eq!(job.backoff, Backoff { base: Duration::from_millis(60), cap: Duration::from_millis(60) });
+    }
 }
