@@ -1,5 +1,6 @@
 //! Random histories, restarts and crashes included, against the naive model: every answer and every state agree.
 
+#[allow(unreachable_pub, reason = "a module of this test")]
 mod model;
 
 use std::sync::Arc;
