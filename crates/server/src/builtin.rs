@@ -22,8 +22,11 @@ pub(crate) const QUEUE: &str = "builtin";
 pub(crate) struct Builtin {
     pub(crate) kind: &'static str,
     /// Computes the answer to `data`; blocks, on the pool it is called in.
-    pub(crate) run: fn(&[u8], &Limits, &Control) -> Result<Vec<u8>, Failure>,
+    pub(crate) run: Compute,
 }
+
+/// From a job's data to its result, both JSON.
+pub(crate) type Compute = fn(&[u8], &Limits, &Control) -> Result<Vec<u8>, Failure>;
 
 /// All of them.
 pub(crate) const ALL: &[Builtin] = &[

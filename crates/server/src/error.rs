@@ -64,6 +64,7 @@ codes! {
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body's media type is not understood here.";
     HostNotAllowed = MISDIRECTED_REQUEST, "host_not_allowed", "This server does not answer for that host.";
     InvalidRequest = UNPROCESSABLE_ENTITY, "invalid_request", "The request is well-formed but not acceptable.";
+    RateLimited = TOO_MANY_REQUESTS, "rate_limited", "Requests come faster than they are taken.";
     TooManyQueues = TOO_MANY_REQUESTS, "too_many_queues", "There are as many queues as there may be.";
     QueueFull = TOO_MANY_REQUESTS, "queue_full", "The queue is full.";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "The request's head is too large.";

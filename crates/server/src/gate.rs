@@ -22,6 +22,7 @@ use crate::accept::Answer;
 use crate::app::App;
 use crate::auth::Access;
 use crate::error::{self, Code, PROBLEM_JSON, Problem};
+use crate::rate::Rate;
 
 /// 1 s: most requests are answered in milliseconds.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -32,6 +33,8 @@ pub(crate) struct Gate {
     router: Router,
     unmatched: Figures,
     overloaded: Counter,
+    rate: Rate,
+    limited: Counter,
 }
 
 impl Gate {
@@ -40,7 +43,11 @@ impl Gate {
         let overloaded = app
             .registry
             .counter("tidegate_http_overloaded_total", "Requests refused because too many were being answered.");
-        Self { app, router, unmatched, overloaded }
+        let limited = app
+            .registry
+            .counter("tidegate_http_rate_limited_total", "Requests refused because too many came in a second.");
+        let rate = Rate::new(app.config.requests_per_second_max as u64);
+        Self { app, router, unmatched, overloaded, rate, limited }
     }
 
     fn guard(&self, request: &Request) -> Result<Place<'_>, Problem> {
@@ -48,10 +55,18 @@ impl Gate {
         let place = Place::take(&self.app.requests);
         let limit = self.app.config.requests_max;
         // Probes must hear from a busy server: it is alive.
-        if place.number > limit && !matches!(request.uri().path(), "/livez" | "/readyz") {
+        if matches!(request.uri().path(), "/livez" | "/readyz") {
+            return Ok(place);
+        }
+        if place.number > limit {
             self.overloaded.inc();
             let detail = format!("The server is already answering {limit} requests, its limit.");
             return Err(Problem::new(Code::Overloaded, detail).retry_after(RETRY_AFTER));
+        }
+        if let Err(wait) = self.rate.admit(self.app.started.elapsed()) {
+            self.limited.inc();
+            let detail = format!("More than {} requests a second are not taken.", self.rate.per_second());
+            return Err(Problem::new(Code::RateLimited, detail).retry_after(wait));
         }
         Ok(place)
     }
@@ -96,14 +111,14 @@ fn as_promised(response: Response) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
     let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM_JSON);
-    let mut response = if is_error && !is_problem { replaced(response, status) } else { response };
+    let mut response = if is_error && !is_problem { replaced(&response, status) } else { response };
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
-fn replaced(response: Response, status: StatusCode) -> Response {
+fn replaced(response: &Response, status: StatusCode) -> Response {
     let allow = response.headers().get(header::ALLOW).cloned();
     let problem = match &allow {
         Some(allow) => {
@@ -181,9 +196,9 @@ pub(crate) async fn pass(State((app, route)): State<(Arc<App>, Arc<Route>)>, req
     };
     let status = response.status();
     if status.is_server_error() {
-        running.fail()
+        running.fail();
     } else {
-        running.succeed()
+        running.succeed();
     }
     route.figures.count(status);
     response.extensions_mut().insert(Measured);

@@ -17,6 +17,7 @@ mod browser;
 mod builtin;
 mod gate;
 mod limits;
+mod rate;
 mod serve;
 
 pub use serve::{Ended, Server, StartError, openapi_json, stop_signals};

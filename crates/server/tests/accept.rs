@@ -1,5 +1,7 @@
 //! The accept loop over real sockets: deadlines, limits, drain, and errors that are always problems.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -22,6 +22,8 @@ use crate::error::{Problem, ProblemBody};
 /// 30 s: shorter than what proxies allow a silent response.
 const WAIT_MS_MAX: u64 = 30_000;
 const CLAIM_MAX: usize = 1000;
+/// 32 MiB of payloads in one answer, or one payload of any size: a thousand of 16 MiB must not meet in memory.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 /// A request for jobs.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -123,8 +125,27 @@ pub(crate) async fn claim(
     let request: ClaimRequest = body.parse()?;
     let claim = claim_of(&request.worker, request.limit, request.wait_ms, "")?;
     drop(body);
-    let claimed = app.queues.queue(&name(&queue)?).await?.claim(claim).await?;
-    Ok(ok(claims(&app, claimed)))
+    let queue = app.queues.queue(&name(&queue)?).await?;
+    let claimed = queue.claim(claim).await?;
+    Ok(ok(claims(&app, within_one_answer(&queue, claimed).await)))
+}
+
+/// As many jobs as fit into one answer; the others go back to the front of their queue, the attempt not counted.
+async fn within_one_answer(queue: &Queue, mut claimed: Vec<Claimed>) -> Vec<Claimed> {
+    let mut bytes = 0;
+    let fitting = claimed.iter().take_while(|job| {
+        let fits = bytes == 0 || bytes + job.data.len() <= ANSWER_BYTES_MAX;
+        bytes += job.data.len().max(1);
+        fits
+    });
+    let fitting = fitting.count();
+    let others: Vec<_> = claimed.drain(fitting..).map(|job| Finish::Release { lease: job.lease }).collect();
+    if !others.is_empty()
+        && let Err(error) = queue.finish(others).await
+    {
+        tracing::warn!(%error, "failed to give jobs back; their leases will expire");
+    }
+    claimed
 }
 
 fn claims(app: &App, claimed: Vec<Claimed>) -> Claims {
@@ -384,10 +405,13 @@ async fn finished(
 
 /// The next jobs. The outcomes are durable by now and must be told, so a claim that fails brings none.
 async fn next(queue: &Queue, claim: Claim) -> Vec<Claimed> {
-    queue.claim(claim).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "failed to claim after finishing");
-        Vec::new()
-    })
+    match queue.claim(claim).await {
+        Ok(claimed) => within_one_answer(queue, claimed).await,
+        Err(error) => {
+            tracing::warn!(%error, "failed to claim after finishing");
+            Vec::new()
+        }
+    }
 }
 
 /// Calls `verb` with the items whose lease can be one; the others are stale. Outcomes in the order of the items.
