@@ -1,5 +1,7 @@
 //! The conformance suite on the embedded backend, in memory and on disk.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[allow(unreachable_pub, reason = "shared by the suites of all backends")]
 mod conformance;
 

@@ -1,5 +1,7 @@
 //! Random histories, restarts and crashes included, against the naive model: every answer and every state agree.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[allow(unreachable_pub, reason = "a module of this test")]
 mod model;
 
@@ -142,7 +144,7 @@ impl Pair {
                     |lease| Finish::Complete { lease, result: None },
                     |m, now, at| m.end(now, at, State::Completed),
                 )
-                .await?
+                .await?;
             }
             Op::Fail(i, delay) => {
                 let retry = delay.map_or(Retry::Never, |ms| Retry::In(Duration::from_millis(ms as u64)));
@@ -158,11 +160,8 @@ impl Pair {
             Op::Cancel(i) => self.cancel(i).await?,
             Op::Retry(i) => self.retry(i).await?,
             Op::Pause(paused) => {
-                if paused {
-                    self.queue.pause().await.unwrap()
-                } else {
-                    self.queue.resume().await.unwrap()
-                }
+                let answer = if paused { self.queue.pause().await } else { self.queue.resume().await };
+                answer.unwrap();
                 self.model.paused = paused;
                 self.durable = self.model.clone();
             }
@@ -260,7 +259,7 @@ impl Pair {
         match found.map(|index| (index, self.model.jobs[index].state)) {
             None => prop_assert!(matches!(answer, Err(Error::JobNotFound { .. })), "{:?}", answer),
             Some((_, State::Completed | State::Discarded)) => {
-                prop_assert!(matches!(answer, Err(Error::Conflict { .. })), "{:?}", answer)
+                prop_assert!(matches!(answer, Err(Error::Conflict { .. })), "{:?}", answer);
             }
             Some((_, State::Cancelled)) => prop_assert!(answer.is_ok()),
             Some((index, State::Running)) => self.model.jobs[index].cancelling = true,
@@ -342,13 +341,10 @@ impl Pair {
 }
 
 fn pick_of<T: Clone>(items: &[T], pick: usize) -> Option<T> {
-    // Mostly the newest, sometimes any.
-    let recent = items.len().min(4).max(1);
-    let at = if pick % 4 == 0 {
-        pick / 4 % items.len().max(1)
-    } else {
-        (items.len().max(recent) - recent) + pick / 4 % recent
-    };
+    // One time in four any, else one of the four newest.
+    let any = pick.is_multiple_of(4);
+    let span = if any { items.len() } else { items.len().min(4) };
+    let at = items.len() - span + (pick / 4).checked_rem(span)?;
     items.get(at).cloned()
 }
 

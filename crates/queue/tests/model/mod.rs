@@ -295,5 +295,5 @@ impl Model {
 }
 
 fn number(id: &str) -> u64 {
-    id.rsplit_once('-').and_then(|(_, number)| u64::from_str_radix(number, 16).ok()).unwrap()
+    id.rsplit_once('-').and_then(|(_, number)| u64::from_str_radix(number, 16).ok()).expect("an id")
 }
