@@ -1,5 +1,7 @@
 //! The circuit breaker with real jobs: it saves attempts, holds back only its own kind, and lets go again.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The CPU pool on its own: order, bound, timeout, cancel, panic.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 mod common;
 
 use std::sync::{Arc, Mutex, mpsc};

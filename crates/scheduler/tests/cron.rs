@@ -1,5 +1,7 @@
 //! Schedules with real queues: each instant once, however many processes.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! What a job meets: results, retries, failures, panics, timeouts, cancels, progress.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Leases under a clock that is moved by hand: kept alive by the beat, lost for good when it is not.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 mod common;
 
 use std::sync::Arc;
@@ -23,7 +25,7 @@ async fn a_handler_of_many_lease_lengths_starts_exactly_once() {
         .handle("long", move |_: Context, (): ()| {
             count.fetch_add(1, SeqCst);
             let wait = Arc::clone(&wait);
-            async move { wait.acquire().await.map(|permit| permit.forget()) }
+            async move { wait.acquire().await.map(tokio::sync::SemaphorePermit::forget) }
         })
         .start()
         .await

@@ -1,5 +1,7 @@
 //! The worker pool: grows, shrinks, drains, costs nothing while idle.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 mod common;
 
 use std::sync::Arc;
