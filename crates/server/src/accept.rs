@@ -95,6 +95,7 @@ struct Counters {
     closed_head: Counter,
     closed_idle: Counter,
     closed_write: Counter,
+    traffic: io::Traffic,
 }
 
 impl Counters {
@@ -123,6 +124,10 @@ impl Counters {
             closed_head: closed("head"),
             closed_idle: closed("idle"),
             closed_write: closed("write"),
+            traffic: io::Traffic {
+                received: registry.counter("tidegate_http_received_bytes_total", "Bytes read from connections."),
+                sent: registry.counter("tidegate_http_sent_bytes_total", "Bytes written to connections."),
+            },
         }
     }
 }

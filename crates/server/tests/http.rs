@@ -137,6 +137,24 @@ async fn every_rejection_is_a_problem_with_a_stable_code() {
 }
 
 #[tokio::test]
+async fn a_refused_body_of_any_size_can_be_sent_whole_and_its_answer_still_be_read() {
+    let server = start(&[("body_bytes_max", "2KiB")]).await;
+    for _ in 0..20 {
+        let body = "x".repeat(4 << 20);
+        let mut stream = server
+            .send(&format!("POST {JOB} HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: {}\r\n\r\n", body.len()))
+            .await;
+        let _ = stream.write_all(body.as_bytes()).await;
+        let mut answer = String::new();
+        timeout(HANG, stream.read_to_string(&mut answer))
+            .await
+            .expect("the server answers")
+            .expect("and does not reset the connection");
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_submission_is_answered_claimed_and_completed() {
     let server = start(&[]).await;
     let reply = server.post(JOB, r#"{"jobType":"a","data":{"b": 1.0}}"#).await;

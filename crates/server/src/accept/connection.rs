@@ -101,7 +101,7 @@ async fn speak<A: Answer>(
     shared: &Arc<Shared<A>>,
 ) -> End {
     let service = service_fn(|request: Request<Incoming>| answer(request, Arc::clone(watch), Arc::clone(shared)));
-    let io = TokioIo::new(Io::new(stream, Arc::clone(watch)));
+    let io = TokioIo::new(Io::new(stream, Arc::clone(watch), shared.counters.traffic.clone()));
     let mut connection = pin!(shared.http.serve_connection(io, service));
     let mut timer = pin!(None);
     let mut is_draining = false;

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use rustix::net::Shutdown;
+use tidegate_metrics::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -17,17 +18,25 @@ use tokio::time::Instant;
 use super::refuse;
 use super::watch::Watch;
 
+/// Bytes over all connections.
+#[derive(Clone)]
+pub(crate) struct Traffic {
+    pub(crate) received: Counter,
+    pub(crate) sent: Counter,
+}
+
 /// A socket that can outlive hyper's use of it, so that a last word can still be said.
 pub(crate) struct Io {
     stream: Arc<TcpStream>,
     watch: Arc<Watch>,
+    traffic: Traffic,
     /// A rewritten response on its way out.
     instead: Bytes,
 }
 
 impl Io {
-    pub(crate) fn new(stream: Arc<TcpStream>, watch: Arc<Watch>) -> Self {
-        Self { stream, watch, instead: Bytes::new() }
+    pub(crate) fn new(stream: Arc<TcpStream>, watch: Arc<Watch>, traffic: Traffic) -> Self {
+        Self { stream, watch, traffic, instead: Bytes::new() }
     }
 
     fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -42,6 +51,7 @@ impl Io {
             match self.stream.try_write_vectored(slices) {
                 Ok(written) => {
                     self.watch.bytes_written();
+                    self.traffic.sent.add(written as u64);
                     return Poll::Ready(Ok(written));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -69,6 +79,7 @@ impl AsyncRead for Io {
                 Ok(read) => {
                     if read > 0 {
                         this.watch.bytes_read(Instant::now());
+                        this.traffic.received.add(read as u64);
                     }
                     return Poll::Ready(Ok(()));
                 }

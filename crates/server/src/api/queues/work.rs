@@ -268,7 +268,10 @@ pub(crate) async fn complete(
         let lease = one.lease.parse().ok()?;
         Some(Finish::Complete { lease, result: one.result.map(|raw| body.payload(raw)) })
     };
-    finished(&app, &queue, results.into_iter().map(finish).collect(), claim).await
+    let finishes = results.into_iter().map(finish).collect();
+    // The wait for the next jobs must not hold on to the results of the last ones.
+    drop(body);
+    finished(&app, &queue, finishes, claim).await
 }
 
 /// Attempts that failed.
