@@ -95,8 +95,14 @@ pub struct Worked {
 /// Five thousand million pairs: does not end while a test looks at it, in any build.
 #[must_use]
 pub fn endless_job() -> Value {
+    comparing_job(100_000)
+}
+
+/// A built-in job that compares all pairs of so many entities.
+#[must_use]
+pub fn comparing_job(entities: u32) -> Value {
     let entities: Vec<Value> =
-        (0..100_000_u32).map(|n| json!({"id": n.to_string(), "values": [n % 997, n % 89, n % 7]})).collect();
+        (0..entities).map(|n| json!({"id": n.to_string(), "values": [n % 997, n % 89, n % 7]})).collect();
     json!({"jobType": "similarity_calculation", "data": {"entities": entities, "algorithm": "pearson"}})
 }
 
@@ -157,6 +163,20 @@ impl Client {
         eventually(&format!("job {id} is one of {statuses:?}"), Duration::from_secs(60), || async {
             let job = self.job(id).await;
             statuses.contains(&job.status.as_str()).then_some(job)
+        })
+        .await
+    }
+
+    /// Waits until the handler of a built-in job has told progress, or the job has ended. `running` alone is not enough:
+    /// it is shown as soon as the job is being handed out.
+    ///
+    /// # Panics
+    /// When neither happens within 60 s.
+    pub async fn job_at_work(&self, id: &str) -> JobView {
+        eventually(&format!("job {id} is at work"), Duration::from_secs(60), || async {
+            let job = self.job(id).await;
+            let at_work = job.status == "running" && job.progress.is_some_and(|progress| progress > 0.0);
+            (at_work || job.finished_at.is_some()).then_some(job)
         })
         .await
     }

@@ -222,7 +222,10 @@ impl Ledger {
     fn doubled(&self) -> Vec<Violation> {
         let mut found = Vec::new();
         for (op, jobs) in &self.jobs_of_op {
-            if let [first, second, ..] = &jobs[..] {
+            // A job may be handed out before its submission is durable, and be gone with the server that did so; when
+            // it is submitted again under its idempotency key it is another job. Only one of them may come to stay.
+            let mut stayed = jobs.iter().filter(|job| self.lives.get(*job).is_some_and(Life::stayed));
+            if let (Some(first), Some(second)) = (stayed.next(), stayed.next()) {
                 found.push(Violation::Doubled { op: *op, jobs: [first.clone(), second.clone()] });
             }
         }
@@ -271,6 +274,11 @@ impl Life {
             }
             _ => {}
         }
+    }
+
+    /// Whether anything about it was acknowledged, or it is still there.
+    fn stayed(&self) -> bool {
+        self.accepted.is_some() || self.status.is_some() || self.accepted_finishes().next().is_some()
     }
 
     fn accepted_finishes(&self) -> impl Iterator<Item = (&Lease, &Finished)> {

@@ -15,7 +15,7 @@ mod soak;
 mod sse;
 mod wait;
 
-pub use api::{Claimed, Claims, JobList, JobView, Submitted, Worked, endless_job};
+pub use api::{Claimed, Claims, JobList, JobView, Submitted, Worked, comparing_job, endless_job};
 pub use binary::{Exit, repository, run};
 pub use checker::{Violation, check};
 pub use client::{Call, Client, Failure, Payload};

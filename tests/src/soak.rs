@@ -96,11 +96,13 @@ enum Phase {
 }
 
 impl Soak {
-    /// Runs the plan against servers of `builder` and returns what the clients saw.
+    /// Runs the plan against servers of `builder` and returns what the clients saw. Leases last 1 s, so that many run
+    /// out while their jobs are being kept.
     ///
     /// # Panics
     /// When the server does not start again, or live jobs remain a minute after the last round.
     pub async fn run(plan: Plan, builder: &Builder) -> (History, Figures) {
+        let builder = &builder.clone().env("TIDEGATE_LEASE", "1s");
         let stage = watch::channel(Stage { boot: 0, client: None, phase: Phase::Load }).0;
         let recorder = Recorder::begin();
         let mut soak = Self { plan, recorder, stage, sent: Arc::default(), restart_ms_max: 0 };

@@ -152,7 +152,7 @@ async fn a_running_built_in_job_can_be_cancelled() {
     let server = Server::start().await;
     let client = server.client();
     let job = client.submit(endless_job()).await;
-    client.job_in(&job.job_id, &["running"]).await;
+    client.job_at_work(&job.job_id).await;
     let status = client.cancel(&job.job_id).await;
     assert!(["cancelling", "cancelled"].contains(&status.as_str()), "{status}");
     let ended = client.job_in(&job.job_id, &["cancelled", "completed", "failed"]).await;

@@ -71,7 +71,7 @@ async fn a_data_folder_that_cannot_be_used_is_named_with_exit_code_69() {
     let builder = Server::builder();
     let file = builder.folder().join("a-file");
     std::fs::write(&file, "not a folder").expect("the temporary folder is writable");
-    let exit = builder.data(&file).refusal().await;
+    let exit = builder.clone().data(&file).refusal().await;
     assert_eq!(exit.code, Some(69), "{}", exit.said());
     assert!(exit.said().contains("a-file"), "{}", exit.said());
     clear(&exit);

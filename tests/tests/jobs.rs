@@ -170,8 +170,9 @@ async fn a_delayed_job_waits_for_its_time_and_then_wakes_a_waiting_worker() {
     let long_ago =
         client.submit(json!({"jobType": "a", "data": 2, "options": {"runAt": "2020-01-01T00:00:00Z"}})).await;
     assert_eq!(client.claim_one("default", "w").await.job_id, long_ago.job_id);
-    let later =
-        client.submit(json!({"jobType": "a", "data": 3, "options": {"runAt": "2999-01-01T00:00:00.000Z"}})).await;
+    let next_year = client.job(&job.job_id).await.created_at[..4].parse::<u32>().expect("a year") + 1;
+    let run_at = format!("{next_year}-01-01T00:00:00.000Z");
+    let later = client.submit(json!({"jobType": "a", "data": 3, "options": {"runAt": run_at}})).await;
     assert_eq!(client.job(&later.job_id).await.status, "scheduled");
     assert!(client.claim("default", "w", 1, 0).await.jobs.is_empty());
 }

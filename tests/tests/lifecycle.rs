@@ -4,14 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tidegate_tests::{Server, endless_job, eventually, run, within};
-
-/// A built-in job that keeps a core busy for a while, even in a release build.
-fn long_job() -> Value {
-    let row: Vec<u32> = (0..400).collect();
-    let matrix: Vec<&[u32]> = (0..400).map(|_| &row[..]).collect();
-    json!({"jobType": "matrix_multiplication", "data": {"matrixA": matrix, "matrixB": matrix}})
-}
+use tidegate_tests::{Server, comparing_job, endless_job, eventually, run, within};
 
 #[tokio::test]
 async fn the_ready_line_names_address_backend_and_durability() {
@@ -58,8 +51,8 @@ async fn health_and_documentation_are_served() {
 async fn a_drained_server_finishes_its_running_job_and_ends_with_0() {
     let server = Server::start().await;
     let client = server.client();
-    let job = client.submit(long_job()).await;
-    client.job_in(&job.job_id, &["running", "completed"]).await;
+    let job = client.submit(comparing_job(15_000)).await;
+    client.job_at_work(&job.job_id).await;
     let server = server.stop().await.start().await;
     let job = server.client().job(&job.job_id).await;
     assert_eq!((job.status.as_str(), job.attempt), ("completed", 1), "it was finished, not started again");
@@ -95,7 +88,7 @@ async fn a_second_sigterm_stops_at_once_and_the_running_job_is_not_lost() {
     let mut server = Server::builder().env("TIDEGATE_DRAIN_TIMEOUT", "600s").start().await;
     let client = server.client();
     let job = client.submit(endless_job()).await;
-    client.job_in(&job.job_id, &["running"]).await;
+    client.job_at_work(&job.job_id).await;
     server.process().signal(Signal::TERM);
     eventually("the server says that it drains, or takes no more connections", Duration::from_secs(20), || async {
         let reply = client.call("GET", "/readyz").attempt().await;
@@ -116,7 +109,7 @@ async fn a_drain_deadline_is_kept_and_the_running_job_is_not_lost() {
     let server = Server::builder().env("TIDEGATE_DRAIN_TIMEOUT", "1s").start().await;
     let client = server.client();
     let job = client.submit(endless_job()).await;
-    client.job_in(&job.job_id, &["running"]).await;
+    client.job_at_work(&job.job_id).await;
     let server = within("the drain ends at its deadline", Duration::from_secs(30), server.stop()).await.start().await;
     server.client().job_in(&job.job_id, &["queued", "running", "retrying"]).await;
     server.kill().await;

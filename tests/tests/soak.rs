@@ -7,7 +7,7 @@ use tidegate_tests::{Answer, Event, Finish, History, Plan, Plant, Server, Soak, 
 
 fn plan(rounds: u32) -> Plan {
     // 300–900 ms: enough for thousands of calls, short enough that kills hit starts, too.
-    Plan { rounds, submitters: 16, workers: 8, jobs_per_round: 600, round_ms: (300, 900), seed: 20_261, plant: None }
+    Plan { rounds, submitters: 16, workers: 8, jobs_per_round: 9000, round_ms: (300, 900), seed: 20_261, plant: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -68,7 +68,7 @@ fn planted(history: &History) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_forgets_is_found_in_a_live_run() {
-    let plan = Plan { rounds: 3, jobs_per_round: 200, seed: 7, plant: Some(Plant::ForgetfulDisk), ..plan(3) };
+    let plan = Plan { rounds: 3, jobs_per_round: 500, seed: 7, plant: Some(Plant::ForgetfulDisk), ..plan(3) };
     let (history, _) = Soak::run(plan, &Server::builder()).await;
     let violations = check(&history);
     let lost = violations.iter().filter(|one| matches!(one, Violation::Lost { .. })).count();
@@ -167,6 +167,17 @@ fn one_submission_that_became_two_jobs_is_found() {
     let history = completes(history, "b", "1", Answer::Accepted);
     let history = history.then(ended("j", "completed", Some("1"))).then(ended("k", "completed", Some("1")));
     assert_eq!(check(&history), [Violation::Doubled { op: 1, jobs: ["j".to_owned(), "k".to_owned()] }]);
+
+    // Handed out and gone with its server before anything about it was acknowledged: the second is the only one.
+    let vanished = History::default()
+        .then(sent(1))
+        .then(claimed(1, "j", "a", 1))
+        .then(Event::Killed { boot: 0 })
+        .then(sent(1))
+        .then(accepted(1, "k"))
+        .then(claimed(1, "k", "b", 6));
+    let vanished = completes(vanished, "b", "1", Answer::Accepted).then(ended("k", "completed", Some("1")));
+    assert_eq!(check(&vanished), []);
 }
 
 #[test]

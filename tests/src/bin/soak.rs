@@ -1,4 +1,4 @@
-//! The long `kill -9` run: `cargo run -p tidegate-tests --bin soak -- --rounds 50 [--seed 1] [--jobs 2000]`.
+//! The long `kill -9` run: `cargo run -p tidegate-tests --bin soak -- --rounds 50 [--seed 1] [--jobs 9000]`.
 //!
 //! Prints its figures and ends with 1 when a promise was broken.
 
@@ -12,7 +12,7 @@ async fn main() -> ExitCode {
         rounds: u32::try_from(option("--rounds", 50)).unwrap_or(u32::MAX),
         submitters: 16,
         workers: 8,
-        jobs_per_round: option("--jobs", 2000),
+        jobs_per_round: option("--jobs", 9000),
         round_ms: (500, 2000),
         seed: option("--seed", 1),
         plant: None,

@@ -11,7 +11,7 @@ use crate::client::{Client, Failure};
 use crate::history::Event;
 use crate::reply::Reply;
 
-/// Dedup keys are few, so that they meet.
+/// Dedup keys are few, so that they meet; they count per queue, and each round has its own.
 const DEDUP_KEYS: u64 = 40;
 
 /// One request: a single job or a batch.
@@ -56,7 +56,7 @@ impl Actor {
         let count = if is_batch { 1 + self.random.below(20) } else { 1 };
         let ops = (0..count).map(|_| {
             *serial += 1;
-            let dedup = (self.random.below(5) == 0).then(|| format!("dedup-{}", self.random.below(DEDUP_KEYS)));
+            let dedup = (self.random.below(5) == 0).then(|| format!("{boot}-{}", self.random.below(DEDUP_KEYS)));
             (u64::from(self.number) << 40 | *serial, dedup)
         });
         let ops: Vec<_> = ops.collect();

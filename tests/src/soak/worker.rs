@@ -12,8 +12,8 @@ use crate::client::{Client, Failure};
 use crate::history::{Answer, Event, Finish, Stamp};
 use crate::reply::Reply;
 
-/// 1 s: ten beats per lease at the default of 10 s.
-const BEAT: Duration = Duration::from_secs(1);
+/// 200 ms: five to ten beats per lease of 1–2 s, as the soak sets it.
+const BEAT: Duration = Duration::from_millis(200);
 
 /// A lease kept for later.
 struct Held {
@@ -104,7 +104,7 @@ impl Worker {
                 let kept = |beats, due| Held { queue: queue.to_owned(), lease: job.lease.clone(), due, beats };
                 match self.actor.random.below(100) {
                     0..3 if phase == Phase::Load => self.held.push(kept(true, due)),
-                    3..5 if phase == Phase::Load => self.held.push(kept(false, due + Duration::from_secs(2))),
+                    3..5 if phase == Phase::Load => self.held.push(kept(false, due + Duration::from_millis(500))),
                     5..12 if phase == Phase::Load => fail.push((job.lease, Finish::Retry)),
                     12..14 => fail.push((job.lease, Finish::Discard)),
                     14..17 if phase == Phase::Load => release.push((job.lease, Finish::Release)),
