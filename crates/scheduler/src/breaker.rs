@@ -19,6 +19,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// When a breaker opens and for how long.
+///
+/// While it is open, jobs of its kind that are claimed are held with their leases renewed: they cost no attempt, no
+/// permit, and do not stand in the way of other kinds. At the bound (`Config::held_max`) a job is failed with a delay,
+/// unless it is on its last attempt, which is run. Faults are retryable errors, timeouts and panics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakerConfig {
     /// Opens after this many faults in a row. 10: one poisoned job with the default 4 attempts does not open it.
