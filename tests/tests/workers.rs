@@ -190,15 +190,24 @@ async fn every_verb_refuses_a_lease_that_another_worker_has_by_now() {
 async fn a_lease_does_not_open_another_queue() {
     let server = Server::start().await;
     let client = server.client();
-    let job = client.enqueue("mine", "a", json!(1)).await;
-    let claimed = client.claim_one("mine", "w").await;
-    client.enqueue("yours", "a", json!(1)).await;
-    let body = json!({"results": [{"lease": claimed.lease}]});
-    let reply = client.post("/api/queues/yours/complete", body).await;
-    if reply.status == 200 {
-        assert_ne!(reply.value()["outcomes"][0], "ok");
+    let mut running = Vec::new();
+    for queue in ["mine", "yours"] {
+        let job = client.enqueue(queue, "a", json!(1)).await;
+        running.push((job.job_id, client.claim_one(queue, "w").await.lease));
     }
-    assert_eq!(client.job(&job.job_id).await.status, "running");
+    for (verb, body) in [
+        ("complete", json!({"results": [{"lease": running[0].1}]})),
+        ("fail", json!({"failures": [{"lease": running[0].1, "error": "x"}]})),
+        ("release", json!({"leases": [running[0].1]})),
+        ("progress", json!({"updates": [{"lease": running[0].1, "progress": 0.9}]})),
+    ] {
+        let reply = client.post(&format!("/api/queues/yours/{verb}"), body).await.expect(200);
+        assert_eq!(reply.value()["outcomes"], json!(["stale"]), "{verb} with a lease of another queue");
+    }
+    for (id, _) in &running {
+        let job = client.job(id).await;
+        assert_eq!((job.status.as_str(), job.progress), ("running", None));
+    }
 }
 
 #[tokio::test]

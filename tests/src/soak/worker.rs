@@ -71,7 +71,7 @@ impl Worker {
         let body = json!({"worker": self.name(), "limit": limit, "waitMs": wait_ms});
         let reply = client.call("POST", &format!("/api/queues/{queue}/claim")).json(body).attempt().await;
         match good(reply) {
-            Some(reply) => self.received(boot, sent, reply.data()),
+            Some(reply) => self.received(boot, queue, sent, reply.data()),
             None => {
                 self.actor.down(client).await;
                 Vec::new()
@@ -79,14 +79,14 @@ impl Worker {
         }
     }
 
-    fn received(&self, boot: u32, sent: Stamp, claims: Claims) -> Vec<Claimed> {
+    fn received(&self, boot: u32, queue: &str, sent: Stamp, claims: Claims) -> Vec<Claimed> {
         for job in &claims.jobs {
             let data: Data = serde_json::from_str(job.data.get()).expect("data come back as they were sent");
             self.actor.recorder.record(Event::Claimed {
                 boot,
                 sent,
                 lease_ms: claims.lease_ms,
-                lease: job.lease.clone(),
+                lease: named(queue, &job.lease),
                 job: job.job_id.clone(),
                 op: data.op,
             });
@@ -121,7 +121,7 @@ impl Worker {
             if let Some(reply) = self.finish(client, queue, "complete", complete, more).await
                 && more.is_some()
             {
-                jobs = self.received(boot, sent, reply.data());
+                jobs = self.received(boot, queue, sent, reply.data());
             }
         }
     }
@@ -149,7 +149,7 @@ impl Worker {
             body["claim"] = json!({"limit": limit, "waitMs": 0});
         }
         for (lease, finish) in &ends {
-            let (lease, finish) = (lease.clone(), finish.clone());
+            let (lease, finish) = (named(queue, lease), finish.clone());
             self.actor.recorder.record(Event::FinishSent { lease, finish });
         }
         let reply = client.call("POST", &format!("/api/queues/{queue}/{verb}")).json(body).attempt().await;
@@ -166,7 +166,7 @@ impl Worker {
                 Some(other) => panic!("an outcome nobody expects here: {other}"),
                 None => Answer::Unknown,
             };
-            self.actor.recorder.record(Event::FinishAnswered { lease, answer });
+            self.actor.recorder.record(Event::FinishAnswered { lease: named(queue, &lease), answer });
         }
         if reply.is_none() {
             self.actor.down(client).await;
@@ -204,7 +204,7 @@ impl Worker {
             let Some(reply) = good(reply) else { continue };
             let stale: Vec<String> = serde_json::from_value(reply.value()["stale"].clone()).expect("stale is a list");
             for lease in leases.into_iter().filter(|lease| !stale.contains(lease)) {
-                self.actor.recorder.record(Event::Renewed { lease, sent });
+                self.actor.recorder.record(Event::Renewed { lease: named(&queue, &lease), sent });
             }
         }
     }
@@ -217,6 +217,11 @@ impl Actor {
         let another = self.stage.wait_for(|stage| stage.boot != boot || stage.phase == Phase::Done);
         let _ = tokio::time::timeout(Duration::from_millis(200), another).await;
     }
+}
+
+/// A lease as the history knows it: a queue gives them, so two queues may give the same.
+fn named(queue: &str, lease: &str) -> String {
+    format!("{queue}/{lease}")
 }
 
 fn item(lease: &str, finish: &Finish) -> Value {
