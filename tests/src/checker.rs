@@ -84,6 +84,24 @@ pub enum Violation {
     },
 }
 
+impl Violation {
+    /// The jobs it is about.
+    #[must_use]
+    pub fn jobs(&self) -> Vec<&str> {
+        match self {
+            Self::Lost { job }
+            | Self::NotEnded { job, .. }
+            | Self::WrongEnd { job, .. }
+            | Self::RefusedButThere { job, .. }
+            | Self::EndedTwice { job, .. }
+            | Self::ClaimedAfterEnd { job, .. }
+            | Self::StaleAccepted { job, .. }
+            | Self::TwoLeases { job, .. } => vec![job],
+            Self::Doubled { jobs, .. } | Self::TwoLive { jobs, .. } => jobs.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{self:?}")

@@ -3,6 +3,7 @@
 //! A request is recorded before its first byte leaves and its answer after the last byte came, so that "A was answered
 //! before B was sent" in the history means the same in the world.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -130,6 +131,35 @@ pub struct History {
 }
 
 impl History {
+    /// The events that concern these jobs, and all kills: the evidence of a violation.
+    #[must_use]
+    pub fn about(&self, jobs: &[&str]) -> Vec<&(Stamp, Event)> {
+        let mut leases = HashSet::new();
+        let mut ops = HashSet::new();
+        for (_, event) in &self.events {
+            match event {
+                Event::Claimed { job, lease, op, .. } if jobs.contains(&job.as_str()) => {
+                    leases.insert(lease);
+                    ops.insert(op);
+                }
+                Event::SubmitAccepted { job, op, .. } if jobs.contains(&job.as_str()) => _ = ops.insert(op),
+                _ => {}
+            }
+        }
+        let concerns = |event: &Event| match event {
+            Event::SubmitSent { op, .. }
+            | Event::SubmitAccepted { op, .. }
+            | Event::SubmitRefused { op }
+            | Event::SubmitUnknown { op } => ops.contains(op),
+            Event::Claimed { job, .. } | Event::Final { job, .. } => jobs.contains(&job.as_str()),
+            Event::Renewed { lease, .. } | Event::FinishSent { lease, .. } | Event::FinishAnswered { lease, .. } => {
+                leases.contains(lease)
+            }
+            Event::Killed { .. } => true,
+        };
+        self.events.iter().filter(|(_, event)| concerns(event)).collect()
+    }
+
     /// Appends an event one millisecond after the last one, for histories made by hand.
     #[must_use]
     pub fn then(mut self, event: Event) -> Self {

@@ -21,8 +21,11 @@ async fn main() -> ExitCode {
     let (history, figures) = Soak::run(plan, &builder).await;
     println!("{figures:#?}");
     let violations = check(&history);
-    for violation in violations.iter().take(50) {
+    for violation in violations.iter().take(5) {
         println!("VIOLATION {violation}");
+        for (at, event) in history.about(&violation.jobs()) {
+            println!("  {at:>12.6?} {event:?}");
+        }
     }
     println!("{} events recorded, {} violations", history.events.len(), violations.len());
     if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
