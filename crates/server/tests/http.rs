@@ -144,7 +144,7 @@ async fn a_refused_body_of_any_size_can_be_sent_whole_and_its_answer_still_be_re
         let mut stream = server
             .send(&format!("POST {JOB} HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: {}\r\n\r\n", body.len()))
             .await;
-        let _ = stream.write_all(body.as_bytes()).await;
+        stream.write_all(body.as_bytes()).await.expect("the whole body can be sent");
         let mut answer = String::new();
         timeout(HANG, stream.read_to_string(&mut answer))
             .await
