@@ -3,21 +3,33 @@
 use std::fmt::Display;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
-use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
 use foldhash::{HashSet, HashSetExt};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::batch::Write;
 use crate::folder::Folder;
-use crate::head::{Head, Mark};
-use crate::journal::{Survey, survey_all};
-use crate::{Config, Error, Table};
+use crate::head::{Head, Notes};
+use crate::journal::{STAMP, stamp, stamped};
+use crate::{Config, Error, Table, layout, recovery};
 
-/// The table of the store's own records, and its one key: the number of the last group of writes.
+/// The table of the store's own record, the stamp of the last group of writes.
 const OWN: &str = "_store";
-const LAST: &[u8] = b"last";
+
+/// Full write buffers of a table that may wait to be written out. Inside a commit the engine waits, for ever if its
+/// background threads have died, while 4 wait. One commit can add two (the one that was full before and the one it
+/// fills), so from 1 it can never get there.
+const SEALED_MAX: usize = 1;
+
+/// Unsorted runs of sorted files in a table. Inside a commit the engine waits while there are 30; from here a commit
+/// cannot get there.
+const RUNS_MAX: usize = 26;
+
+/// Between two looks at an engine that is behind: long enough to cost nothing, short against writing out a buffer.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// An open engine.
 pub(crate) struct Disk {
@@ -38,40 +50,45 @@ pub(crate) enum Reach {
 }
 
 impl Disk {
-    /// Takes the folder, surveys the journals, opens the engine and compares it with the high-water mark.
+    /// Takes the folder, judges what is in it and opens the engine.
     /// Returns the engine and the number of its last group.
     pub(crate) fn open(config: &Config, tables: &[&str]) -> Result<(Self, u64), Error> {
         let folder = Folder::take(&config.path)?;
-        let existing = folder.engine().join("version").exists();
-        let mark = Head::read(&folder.head())?;
-        let troubles = if existing { survey_all(&folder.engine())? } else { Vec::new() };
-        let troubles: Vec<Survey> = troubles.into_iter().filter(|s| s.trouble.is_some()).collect();
-        set_aside(&folder.aside(), &troubles)?;
-        if config.repair {
-            cut(&troubles)?;
+        let mut prepared = recovery::prepare(&folder, config.repair)?;
+        let opened = open_engine(config, &folder.engine(), tables).and_then(|(database, own, tables)| {
+            let value = own.get(STAMP).map_err(|error| damaged(&folder.engine(), error.to_string()))?;
+            let last = value.and_then(|value| stamped(&value)).unwrap_or(0);
+            prepared.prove(last).map(|()| (database, own, tables, last))
+        });
+        let (database, own, tables, mut last) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                prepared.put_back()?;
+                return Err(error);
+            }
+        };
+        prepared.forget();
+        if prepared.repaired {
+            // The sorted files may know more than the journals do; what lies between is given up. The next group says
+            // so, so that the journals alone can be judged again.
+            let in_journals = prepared.last.unwrap_or(last);
+            if last > in_journals {
+                prepared.notes.given_up.push((in_journals + 1, last));
+            }
+            last = last.max(in_journals) + 1;
+            write_stamp(&database, &own, last, PersistMode::SyncAll)?;
         }
-        let (database, own, tables) =
-            open_engine(config, &folder.engine(), tables).map_err(|error| located(&troubles, error))?;
-        let last = own.get(LAST).map_err(unreadable)?;
-        let last = last.and_then(|v| v.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes);
-        if !config.repair {
-            judge(&folder, mark, last, existing, &troubles)?;
-        } else if mark != Mark::At(last) {
-            warn!(?mark, last, "repair: acknowledged writes after the last readable one are given up");
+        let ids = std::iter::once(&own).chain(&tables).map(number_of).collect();
+        let head = Head::create(&folder.head(), last, &Notes { tables: ids, ..prepared.notes })?;
+        if folder.failed().exists() {
+            std::fs::remove_file(folder.failed()).map_err(Error::io("remove", folder.failed()))?;
         }
-        if !config.repair && !troubles.is_empty() {
-            info!(
-                journals = troubles.len(),
-                "cut an unfinished write from the end of the journal; nothing acknowledged was in it"
-            );
-            forget(&folder.aside(), &troubles);
-        }
-        let head = Head::create(&folder.head(), last)?;
         Ok((Self { database, own, tables, head, folder }, last))
     }
 
     /// Applies the writes as group `number`; of several writes to a key the last one counts.
     pub(crate) fn commit(&self, number: u64, writes: Vec<Write>, reach: Reach) -> Result<(), Error> {
+        self.wait_for_room()?;
         let mode = match reach {
             Reach::System => PersistMode::Buffer,
             Reach::Disk => PersistMode::SyncData,
@@ -84,19 +101,28 @@ impl Disk {
                 None => batch.remove(table, write.key),
             }
         }
-        batch.insert(&self.own, LAST, number.to_be_bytes());
-        batch.commit().map_err(failed)?;
+        batch.insert(&self.own, STAMP, stamp(number, self.database.seqno()));
+        batch.commit().map_err(|error| self.failed(&error))?;
         if reach == Reach::Disk { self.head.set(number) } else { Ok(()) }
     }
 
     /// Brings everything up to group `number` to the disk.
     pub(crate) fn sync(&self, number: u64) -> Result<(), Error> {
-        self.database.persist(PersistMode::SyncData).map_err(failed)?;
+        self.database.persist(PersistMode::SyncData).map_err(|error| self.failed(&error))?;
         self.head.set(number)
     }
 
+    /// Leaves a note for the next start.
+    pub(crate) fn note_failure(&self) {
+        let path = self.folder.failed();
+        if let Err(error) = std::fs::write(&path, b"") {
+            warn!(path = %path.display(), %error, "could not note the failure");
+        }
+    }
+
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let value = self.table(table)?.get(key).map_err(unreadable)?;
+        let table = self.table(table)?;
+        let value = table.get(key).map_err(|error| self.unreadable(&error))?;
         Ok(value.map(|v| v.to_vec()))
     }
 
@@ -107,7 +133,7 @@ impl Disk {
         mut each: impl FnMut(&[u8], &[u8]) -> Result<bool, E>,
     ) -> Result<(), E> {
         for guard in self.table(table)?.prefix(prefix) {
-            let (key, value) = guard.into_inner().map_err(|e| E::from(unreadable(e)))?;
+            let (key, value) = guard.into_inner().map_err(|error| E::from(self.unreadable(&error)))?;
             if !each(&key, &value)? {
                 break;
             }
@@ -118,6 +144,49 @@ impl Disk {
     fn table(&self, table: Table) -> Result<&Keyspace, Error> {
         self.tables.get(usize::from(table.0)).ok_or_else(|| Error::Read(format!("no table {}", table.0).into()))
     }
+
+    fn all(&self) -> impl Iterator<Item = &Keyspace> {
+        std::iter::once(&self.own).chain(&self.tables)
+    }
+
+    /// Waits while the engine is behind with writing out, but not for an engine that has stopped.
+    fn wait_for_room(&self) -> Result<(), Error> {
+        let behind =
+            |table: &Keyspace| table.tree.sealed_memtable_count() > SEALED_MAX || table.tree.l0_run_count() > RUNS_MAX;
+        while self.all().any(behind) {
+            self.database.persist(PersistMode::Buffer).map_err(|error| self.failed(&error))?;
+            // The engine has no signal for this.
+            std::thread::park_timeout(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: &fjall::Error) -> Error {
+        let cause = match error {
+            fjall::Error::Poisoned => {
+                let free = self.folder.free_bytes().map_or_else(|e| e.to_string(), |free| format!("{free} bytes"));
+                format!("the engine could not write out its buffers ({free} free on the disk)")
+            }
+            error => error.to_string(),
+        };
+        Error::Failed { cause: cause.into() }
+    }
+
+    /// A failed read, with the damaged file that it came from if there is one.
+    fn unreadable(&self, error: &fjall::Error) -> Error {
+        let known: Vec<u64> = self.all().map(number_of).collect();
+        match layout::blame(&self.folder.engine(), &known) {
+            Some(broken) => Error::Read(format!("{broken} ({error})").into()),
+            None => Error::Read(error.to_string().into()),
+        }
+    }
+}
+
+/// Writes a group of no writes.
+fn write_stamp(database: &Database, own: &Keyspace, number: u64, mode: PersistMode) -> Result<(), Error> {
+    let mut batch = database.batch().durability(Some(mode));
+    batch.insert(own, STAMP, stamp(number, database.seqno()));
+    batch.commit().map_err(|error| Error::Failed { cause: error.to_string().into() })
 }
 
 /// Keeps the last write of each key: within one group the engine gives all writes the same sequence number.
@@ -135,7 +204,6 @@ type Opened = (Database, Keyspace, Vec<Keyspace>);
 
 /// Opens the engine; its panics on unreadable files become errors like its errors.
 fn open_engine(config: &Config, path: &Path, tables: &[&str]) -> Result<Opened, Error> {
-    let damaged = |detail: String| Error::Damaged { place: path.display().to_string(), detail };
     let open = || -> fjall::Result<Opened> {
         // No journal compression: the engine checks a compressed journal by compressing again, so a new release of
         // the compressor could make an intact journal unreadable.
@@ -149,16 +217,38 @@ fn open_engine(config: &Config, path: &Path, tables: &[&str]) -> Result<Opened, 
         let tables = tables.iter().map(|name| database.keyspace(name, options)).collect::<fjall::Result<_>>()?;
         Ok((database, own, tables))
     };
+    make_lock(path)?;
     match catch_unwind(AssertUnwindSafe(open)) {
         Ok(Ok(opened)) => Ok(opened),
-        Ok(Err(fjall::Error::Io(error))) if !is_damage(error.kind()) => Err(Error::io("open", path)(error)),
-        Ok(Err(error)) => Err(damaged(error.to_string())),
+        Ok(Err(fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)))) if !is_damage(error.kind()) => {
+            // A damaged offset ends in an invalid argument, so a damaged file comes first.
+            Err(find_damage(path).unwrap_or_else(|| Error::io("open", path)(error)))
+        }
+        Ok(Err(error)) => Err(damaged(path, error)),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(damaged(text.unwrap_or("panicked while opening").to_owned()))
+            Err(damaged(path, text.unwrap_or("panicked while opening")))
         }
     }
+}
+
+/// The engine refuses an existing folder without its lock file; ours is what counts.
+fn make_lock(path: &Path) -> Result<(), Error> {
+    let lock = path.join("lock");
+    if path.exists() && !lock.exists() {
+        std::fs::write(&lock, b"").map_err(Error::io("write", &lock))?;
+    }
+    Ok(())
+}
+
+/// The engine could not open its folder: the damaged file, if one can be found, or the folder.
+fn damaged(path: &Path, detail: impl Display) -> Error {
+    find_damage(path).unwrap_or_else(|| Error::Broken { place: path.display().to_string(), detail: detail.to_string() })
+}
+
+fn find_damage(path: &Path) -> Option<Error> {
+    layout::blame(path, &layout::all_tables(path))
 }
 
 /// Whether reading failed because of what the files hold, not because of the system around them.
@@ -166,82 +256,7 @@ fn is_damage(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::NotFound | ErrorKind::Other)
 }
 
-fn describe(trouble: &Survey) -> String {
-    format!("{} at byte {}", trouble.path.display(), trouble.valid_end)
-}
-
-/// Names the place of the trouble in a journal, when there is one, rather than the engine's whole folder.
-fn located(troubles: &[Survey], error: Error) -> Error {
-    match (troubles.first(), error) {
-        (Some(first), Error::Damaged { .. }) => {
-            Error::Damaged { place: describe(first), detail: first.trouble.unwrap_or_default().to_owned() }
-        }
-        (_, error) => error,
-    }
-}
-
-/// Compares what is there with what was acknowledged.
-fn judge(folder: &Folder, mark: Mark, last: u64, existing: bool, troubles: &[Survey]) -> Result<(), Error> {
-    let head = folder.head();
-    match mark {
-        Mark::At(acknowledged) if acknowledged > last => {
-            let place = troubles.first().map_or_else(|| folder.engine().display().to_string(), describe);
-            let detail =
-                troubles.first().and_then(|t| t.trouble).unwrap_or("the files are older than the mark or gone");
-            Err(Error::Lost { acknowledged, found: last, place, detail: detail.to_owned() })
-        }
-        Mark::At(_) => Ok(()),
-        Mark::Absent if !existing || last == 0 => Ok(()),
-        Mark::Absent => Err(Error::Damaged { place: head.display().to_string(), detail: "the file is missing".into() }),
-        Mark::Unreadable => {
-            Err(Error::Damaged { place: head.display().to_string(), detail: "not a high-water mark".into() })
-        }
-    }
-}
-
-/// Where a journal in trouble is kept: under its name and the place of the trouble, so no evidence is overwritten.
-fn aside_path(aside: &Path, trouble: &Survey) -> PathBuf {
-    let name = trouble.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    aside.join(format!("{name}.from-{}", trouble.valid_end))
-}
-
-fn set_aside(aside: &Path, troubles: &[Survey]) -> Result<(), Error> {
-    for trouble in troubles {
-        std::fs::create_dir_all(aside).map_err(Error::io("create", aside))?;
-        let to = aside_path(aside, trouble);
-        if !to.exists() {
-            std::fs::copy(&trouble.path, &to).map_err(Error::io("write", &to))?;
-        }
-    }
-    Ok(())
-}
-
-fn forget(aside: &Path, troubles: &[Survey]) {
-    for trouble in troubles {
-        let path = aside_path(aside, trouble);
-        if let Err(error) = std::fs::remove_file(&path) {
-            warn!(path = %path.display(), %error, "could not remove a journal that was set aside");
-        }
-    }
-    // Fails, rightly, while anything else lies there.
-    let _ = std::fs::remove_dir(aside);
-}
-
-/// Cuts each journal in trouble after its last whole group.
-fn cut(troubles: &[Survey]) -> Result<(), Error> {
-    for trouble in troubles {
-        let file = std::fs::OpenOptions::new().write(true).open(&trouble.path);
-        let cut = file.and_then(|f| f.set_len(trouble.valid_end).and_then(|()| f.sync_all()));
-        cut.map_err(Error::io("cut", &trouble.path))?;
-        warn!(place = %describe(trouble), what = trouble.trouble, "repair: cut the journal; the original is in `aside`");
-    }
-    Ok(())
-}
-
-fn failed(error: impl Display) -> Error {
-    Error::Failed { cause: error.to_string().into() }
-}
-
-fn unreadable(error: impl Display) -> Error {
-    Error::Read(error.to_string().into())
+/// The number by which the engine's files know a table.
+fn number_of(table: &Keyspace) -> u64 {
+    table.id()
 }

@@ -26,6 +26,14 @@ pub enum Error {
         /// What is wrong.
         detail: String,
     },
+    /// Something in the data folder cannot be read, and `--repair` cannot help.
+    #[error("{place} is damaged: {detail}. --repair cannot mend this file; restore the data folder from a backup")]
+    Broken {
+        /// The file.
+        place: String,
+        /// What is wrong.
+        detail: String,
+    },
     /// Records that were acknowledged as durable are not there any more.
     #[error("acknowledged writes {} to {acknowledged} are missing from {place}: {detail}. Restore the data folder from a backup, or start once with --repair to accept the loss", found + 1)]
     Lost {

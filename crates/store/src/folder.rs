@@ -1,8 +1,11 @@
 //! The data folder: who may use it, and where things lie in it.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use tracing::warn;
 
 use crate::Error;
 
@@ -31,10 +34,11 @@ impl Folder {
             }
             Err(TryLockError::Error(e)) => return Err(Error::io("lock", &lock_path)(e)),
         }
+        // Only for others' messages. Written over the older one, which takes no space on a full disk.
         let note = format!("process {}\n", std::process::id());
-        let written =
-            lock.set_len(0).and_then(|()| lock.seek(SeekFrom::Start(0))).and_then(|_| lock.write_all(note.as_bytes()));
-        written.map_err(Error::io("write", &lock_path))?;
+        if let Err(error) = lock.write_all_at(note.as_bytes(), 0).and_then(|()| lock.set_len(note.len() as u64)) {
+            warn!(path = %lock_path.display(), %error, "could not note the process that holds the lock");
+        }
         Ok(Self { path: path.to_path_buf(), _lock: lock })
     }
 
@@ -46,6 +50,11 @@ impl Folder {
     /// The high-water mark.
     pub(crate) fn head(&self) -> PathBuf {
         self.path.join("store.head")
+    }
+
+    /// Is there when the last process stopped after a failed write.
+    pub(crate) fn failed(&self) -> PathBuf {
+        self.path.join("store.failed")
     }
 
     /// Where unreadable files are kept.

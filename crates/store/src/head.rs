@@ -4,10 +4,16 @@
 //! a flipped byte in the middle of acknowledged records look alike to it. The mark tells them apart. Every group of
 //! writes carries its number; after the group is durable the number is written here, without a sync of its own. So
 //! the mark never runs ahead of what is durable, and a store that comes back with less has lost acknowledged records.
+//!
+//! Beside the mark the file has notes, written when the store is opened: which folders of the engine must be there,
+//! and which losses `--repair` has accepted.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Error;
 
@@ -22,14 +28,23 @@ pub(crate) struct Head {
 }
 
 /// What the mark file said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// There is no file.
     Absent,
     /// There is a file, but not one of ours.
     Unreadable,
-    /// The last acknowledged write.
-    At(u64),
+    /// The last acknowledged write, and the notes.
+    At(u64, Notes),
+}
+
+/// What changes only when the store is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Notes {
+    /// Numbers of the engine's tables, the store's own first.
+    pub(crate) tables: Vec<u64>,
+    /// Groups of writes, first and last, that a repair gave up.
+    pub(crate) given_up: Vec<(u64, u64)>,
 }
 
 impl Head {
@@ -37,18 +52,20 @@ impl Head {
     pub(crate) fn read(path: &Path) -> Result<Mark, Error> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Mark::Absent),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Mark::Absent),
             Err(e) => return Err(Error::io("read", path)(e)),
         };
-        Ok(decode(&bytes).map_or(Mark::Unreadable, Mark::At))
+        Ok(decode(&bytes).map_or(Mark::Unreadable, |(at, notes)| Mark::At(at, notes)))
     }
 
-    /// Opens the mark for writing and sets it, durably.
-    pub(crate) fn create(path: &Path, at: u64) -> Result<Self, Error> {
+    /// Opens the mark for writing and sets it and the notes, durably.
+    pub(crate) fn create(path: &Path, at: u64, notes: &Notes) -> Result<Self, Error> {
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(path);
         let head = Self { file: open.map_err(Error::io("create", path))?, path: path.to_path_buf() };
-        head.set(at)?;
-        head.file.sync_all().map_err(Error::io("sync", path))?;
+        // In one call and far below a sector: an older mark is either there or replaced.
+        let bytes = [&encode(at)[..], &encode_notes(notes)].concat();
+        let set = head.file.write_all_at(&bytes, 0).and_then(|()| head.file.set_len(bytes.len() as u64));
+        set.and_then(|()| head.file.sync_all()).map_err(Error::io("write", path))?;
         Ok(head)
     }
 
@@ -66,10 +83,42 @@ fn encode(at: u64) -> [u8; LENGTH] {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<u64> {
-    let number = |range: std::ops::Range<usize>| bytes.get(range)?.try_into().ok().map(u64::from_be_bytes);
-    let (at, complement) = (number(8..16)?, number(16..24)?);
-    (bytes.starts_with(&MAGIC) && at == !complement).then_some(at)
+/// Count and numbers of the tables, count and bounds of what was given up, xxh3 of these.
+fn encode_notes(notes: &Notes) -> Vec<u8> {
+    let bounds: Vec<u64> = notes.given_up.iter().flat_map(|(first, last)| [*first, *last]).collect();
+    let mut bytes = Vec::new();
+    for list in [&notes.tables, &bounds] {
+        bytes.extend((list.len() as u64).to_be_bytes());
+        bytes.extend(list.iter().flat_map(|n| n.to_be_bytes()));
+    }
+    let checksum = xxh3_64(&bytes);
+    bytes.extend(checksum.to_be_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<(u64, Notes)> {
+    let (mark, notes) = bytes.split_at_checked(LENGTH)?;
+    let (at, complement) = (number(mark, 8)?, number(mark, 16)?);
+    if !mark.starts_with(&MAGIC) || at != !complement {
+        return None;
+    }
+    let (lists, checksum) = notes.split_at_checked(notes.len().checked_sub(8)?)?;
+    if number(checksum, 0)? != xxh3_64(lists) {
+        return None;
+    }
+    let tables = list(lists, 0)?;
+    let bounds = list(lists, 8 + 8 * tables.len())?;
+    let given_up = bounds.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+    Some((at, Notes { tables, given_up }))
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+fn list(bytes: &[u8], at: usize) -> Option<Vec<u64>> {
+    let count = usize::try_from(number(bytes, at)?).ok()?;
+    (1..=count).map(|i| number(bytes, at + 8 * i)).collect()
 }
 
 #[cfg(test)]
@@ -77,13 +126,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_flipped_bit_makes_the_mark_unreadable() {
-        let good = encode(123_456_789);
-        assert_eq!(decode(&good), Some(123_456_789));
-        for bit in 0..LENGTH * 8 {
-            let mut bad = good;
+    fn any_flipped_bit_or_missing_byte_makes_the_mark_unreadable() {
+        let notes = Notes { tables: vec![1, 2, 5], given_up: vec![(7, 9)] };
+        let good = [&encode(123_456_789)[..], &encode_notes(&notes)].concat();
+        assert_eq!(decode(&good), Some((123_456_789, notes)));
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(decode(&bad), None, "bit {bit}");
+        }
+        for length in 0..good.len() {
+            assert_eq!(decode(&good[..length]), None, "length {length}");
         }
     }
 }

@@ -192,7 +192,7 @@ impl OnDisk {
         let free = self.free.load(Ordering::Relaxed);
         let written_since = written.saturating_sub(self.looked_at.load(Ordering::Relaxed));
         // Near the reserve look each time: one system call, and others may fill the disk as well.
-        if written_since > LOOK_EVERY || free < reserve + 2 * LOOK_EVERY {
+        if written_since > LOOK_EVERY || free < reserve.saturating_add(2 * LOOK_EVERY) {
             self.free.store(self.disk.folder.free_bytes()?, Ordering::Relaxed);
             self.looked_at.store(written, Ordering::Relaxed);
         }

@@ -3,6 +3,7 @@
 //! There is no linger time: while one group is on its way to the disk the next one gathers. The thread sleeps without
 //! a timer when there is nothing to do.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -167,8 +168,16 @@ impl Writer {
             let awaited = !group.answers.is_empty();
             let closing = group.closing;
             self.write(group);
-            if self.durability == Durability::EverySecond && sync_at.is_none() {
-                sync_at = Some(Instant::now() + SYNC_INTERVAL);
+            if self.durability == Durability::EverySecond {
+                // Also when writes never pause.
+                match sync_at {
+                    None => sync_at = Some(Instant::now() + SYNC_INTERVAL),
+                    Some(at) if at <= Instant::now() => {
+                        sync_at = None;
+                        self.sync();
+                    }
+                    Some(_) => {}
+                }
             }
             if closing {
                 self.sync();
@@ -202,7 +211,7 @@ impl Writer {
         let reach = if awaited && self.durability == Durability::Sync { Reach::Disk } else { Reach::System };
         self.shared.metrics.writes.add(writes.len() as u64);
         let timing = self.shared.metrics.commits.start();
-        let result = self.disk.commit(self.last + 1, writes, reach);
+        let result = guarded(|| self.disk.commit(self.last + 1, writes, reach));
         if result.is_ok() {
             self.last += 1;
             timing.succeed();
@@ -217,7 +226,7 @@ impl Writer {
             return;
         }
         let timing = self.shared.metrics.syncs.start();
-        match self.disk.sync(self.last) {
+        match guarded(|| self.disk.sync(self.last)) {
             Ok(()) => timing.succeed(),
             Err(failure) => {
                 timing.fail();
@@ -228,7 +237,14 @@ impl Writer {
 
     fn fail(&self, failure: &Error) {
         if self.shared.failure.set(failure.clone()).is_ok() {
+            self.disk.note_failure();
             error!(%failure, "the store stopped; nothing more is acknowledged until a restart");
         }
     }
+}
+
+/// A panic in the engine is a failed write: the thread lives on to say so.
+fn guarded(write: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    catch_unwind(AssertUnwindSafe(write))
+        .unwrap_or_else(|_| Err(Error::Failed { cause: "the engine panicked, see the log".into() }))
 }
