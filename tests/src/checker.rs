@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use crate::history::{Answer, Event, Finish, History, Stamp};
 
+/// 1 ms: lifetimes are told in milliseconds, and clocks that count them cut off what is less.
+const TICK: Duration = Duration::from_millis(1);
+
 /// A broken promise, with the evidence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Violation {
@@ -258,7 +261,10 @@ impl Ledger {
     fn two_live(&self) -> Vec<Violation> {
         let mut by_key: BTreeMap<&str, Vec<(Stamp, Stamp, &str)>> = BTreeMap::new();
         for (job, life) in &self.lives {
-            if let (Some(dedup), Some(accepted)) = (&life.dedup, life.accepted) {
+            if let (Some(dedup), Some(accepted)) = (&life.dedup, life.accepted)
+                // A job may be done before its submitter hears of it; then there is no moment at which it surely lived.
+                && accepted < life.alive_until()
+            {
                 by_key.entry(dedup).or_default().push((accepted, life.alive_until(), job));
             }
         }
@@ -376,6 +382,6 @@ impl Lease {
         let renewed = self.renewed.iter().copied().max().unwrap_or(self.sent).max(self.sent);
         let finished = self.finishes.iter().map(|finish| finish.sent).min().unwrap_or(Stamp::MAX);
         let killed = kills.get(&self.boot).copied().unwrap_or(Stamp::MAX);
-        (renewed + self.lifetime).min(finished).min(killed)
+        (renewed + self.lifetime).saturating_sub(TICK).min(finished).min(killed)
     }
 }

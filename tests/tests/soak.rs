@@ -243,4 +243,10 @@ fn two_live_jobs_under_one_dedup_key_are_found() {
     assert!(found.contains(&wanted), "{found:?}");
     let after = completes(history.then(claimed(1, "j", "a", 3)), "a", "1", Answer::Accepted).then(accepted(2, "k"));
     assert!(!check(&after).contains(&wanted), "the first had ended");
+    let early = History::default().then(sent_as(1, "x")).then(claimed(1, "j", "a", 1)).then(sent_as(2, "x"));
+    let early = completes(early, "a", "1", Answer::Accepted).then(accepted(2, "k")).then(accepted(1, "j"));
+    assert!(
+        !check(&early).iter().any(|one| matches!(one, Violation::TwoLive { .. })),
+        "done before it was acknowledged"
+    );
 }
