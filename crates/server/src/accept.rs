@@ -3,10 +3,10 @@
 //! What a peer may cost is decided here and nowhere else: how many connections, how long it may take to send a head, to
 //! stay idle, to take our bytes. Deadlines inside a request (its body) belong to `body.rs`.
 //!
-//! * [`limits`] counts connections, in all and per address;
-//! * [`watch`] is the pure machine that says when a connection's time is over;
-//! * [`io`] moves the bytes and tells the watch about them;
-//! * [`connection`] drives one connection; [`refuse`] says no in a way a client can read.
+//! * `limits` counts connections, in all and per address;
+//! * `watch` is the pure machine that says when a connection's time is over;
+//! * `io` moves the bytes and tells the watch about them;
+//! * `connection` drives one connection; `refuse` says no in a way a client can read.
 
 mod connection;
 mod io;
