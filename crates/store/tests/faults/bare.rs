@@ -5,7 +5,9 @@ use std::path::Path;
 
 use fjall::{CompressionType, Database, KeyspaceCreateOptions, PersistMode};
 
+use crate::child::{Said, Task};
 use crate::common::{key, trim, value};
+use crate::full_disk::SmallDisk;
 
 const COUNT: u64 = 10;
 const LENGTH: usize = 64;
@@ -16,13 +18,32 @@ fn open(folder: &Path) -> fjall::Result<(Database, fjall::Keyspace)> {
     Ok((database, table))
 }
 
+fn commit(database: &Database, table: &fjall::Keyspace, number: u64, length: usize) -> fjall::Result<()> {
+    let mut batch = database.batch().durability(Some(PersistMode::SyncData));
+    batch.insert(table, key(number), value(number, length));
+    batch.commit()
+}
+
+/// The task of a child process, done by the engine alone.
+pub(crate) fn write(task: &Task, say: fn(&str)) {
+    let (database, table) = match open(&task.folder) {
+        Ok(opened) => opened,
+        Err(error) => return say(&format!("not-opened {error}")),
+    };
+    say("opened -");
+    for number in 0..task.count {
+        match commit(&database, &table, number, task.length) {
+            Ok(()) => say(&format!("acknowledged {number}")),
+            Err(error) => say(&format!("refused {number} {error}")),
+        }
+    }
+}
+
 /// Ten records, each in a batch of its own, synced and acknowledged. Returns the bytes of the journal.
 fn filled(folder: &Path) -> Vec<u8> {
     let (database, table) = open(folder).unwrap();
     for number in 0..COUNT {
-        let mut batch = database.batch().durability(Some(PersistMode::SyncData));
-        batch.insert(&table, key(number), value(number, LENGTH));
-        batch.commit().unwrap();
+        commit(&database, &table, number, LENGTH).unwrap();
     }
     drop((table, database));
     trim(&folder.join("0.jnl"))
@@ -98,6 +119,37 @@ fn bare_engine_deletes_a_table_whose_manifest_mark_is_gone() {
     std::fs::remove_file(folder.path().join("keyspaces/1/current")).unwrap();
     let (_database, table) = open(folder.path()).unwrap();
     assert!(table.is_empty().unwrap());
+}
+
+#[test]
+fn bare_engine_tells_of_a_full_disk_and_takes_nothing_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    // Without the right to mount there is no full disk to show; the store's own test then uses another way.
+    let Some(disk) = SmallDisk::mount(folder.path(), 12 << 20) else { return };
+    let data = folder.path().join("data");
+    let (database, table) = open(&data).unwrap();
+    let written = (0..).take_while(|number| commit(&database, &table, *number, 5000).is_ok()).count() as u64;
+    assert!(matches!(commit(&database, &table, written, 5000), Err(fjall::Error::Poisoned)));
+    drop((table, database));
+    disk.grow();
+    let (_database, table) = open(&data).unwrap();
+    assert!((0..written).all(|number| table.get(key(number)).unwrap() == Some(value(number, 5000).into())));
+}
+
+#[test]
+fn bare_engine_tells_of_a_failed_sync_and_takes_nothing_after_it() {
+    let folder = crate::common::folder();
+    drop(open(folder.path()).unwrap());
+    let tools = tempfile::tempdir().unwrap();
+    let shim = crate::sync::shim(tools.path());
+    let task = Task { count: 60, bare: true, ..Task::new(folder.path()) };
+    let said = task
+        .start(|command| {
+            command.env("LD_PRELOAD", &shim).env("FAIL_AFTER", "30").env("FAIL_COUNT", "1");
+        })
+        .rest();
+    let refused = said.iter().position(|said| matches!(said, Said::Refused(..))).expect("the shim failed a sync");
+    assert!(refused > 1 && said[refused..].iter().all(|said| matches!(said, Said::Refused(..))), "{said:?}");
 }
 
 fn flip(bytes: &mut [u8], number: u64, offset: usize) {

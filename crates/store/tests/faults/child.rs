@@ -21,21 +21,23 @@ pub(crate) struct Task {
     pub(crate) count: u64,
     /// Goes on after a failed write, to see that nothing is acknowledged then.
     pub(crate) persist: bool,
+    /// By the engine alone, without the store.
+    pub(crate) bare: bool,
 }
 
 impl Task {
     pub(crate) fn new(folder: &Path) -> Self {
         let folder = folder.to_path_buf();
-        Self { folder, durability: Durability::Sync, length: 64, from: 0, count: u64::MAX, persist: false }
+        Self { folder, durability: Durability::Sync, length: 64, from: 0, count: u64::MAX, persist: false, bare: false }
     }
 
     fn encode(&self) -> String {
-        let Self { folder, durability, length, from, count, persist } = self;
-        format!("task={durability},{length},{from},{count},{persist},{}", folder.display())
+        let Self { folder, durability, length, from, count, persist, bare } = self;
+        format!("task={durability},{length},{from},{count},{persist},{bare},{}", folder.display())
     }
 
     fn decode(text: &str) -> Self {
-        let parts: Vec<&str> = text.splitn(6, ',').collect();
+        let parts: Vec<&str> = text.splitn(7, ',').collect();
         let durability = if parts[0] == "sync" { Durability::Sync } else { Durability::EverySecond };
         Self {
             durability,
@@ -43,7 +45,8 @@ impl Task {
             from: parts[2].parse().unwrap(),
             count: parts[3].parse().unwrap(),
             persist: parts[4] == "true",
-            folder: PathBuf::from(parts[5]),
+            bare: parts[5] == "true",
+            folder: PathBuf::from(parts[6]),
         }
     }
 
@@ -149,6 +152,9 @@ fn say(line: &str) {
 #[test]
 fn process() {
     let Some(task) = std::env::args().find_map(|arg| arg.strip_prefix("task=").map(Task::decode)) else { return };
+    if task.bare {
+        return crate::bare::write(&task, say);
+    }
     let config = Config { durability: task.durability, ..config(&task.folder) };
     let store = match open(config) {
         Ok(store) => store,

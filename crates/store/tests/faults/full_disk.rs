@@ -10,17 +10,17 @@ use crate::child::{Said, Task, acknowledged};
 use crate::common::{JOBS, PAYLOADS, config, key, open, read, record, value, wait};
 
 /// A tmpfs of its own, where mounting is permitted.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(folder: &Path, bytes: u64) -> Option<Self> {
+    pub(crate) fn mount(folder: &Path, bytes: u64) -> Option<Self> {
         let size = format!("size={bytes}");
         let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tidegate-test"]).arg(folder).output();
         let mounted = mount.is_ok_and(|output| output.status.success());
         mounted.then(|| Self(folder.to_path_buf()))
     }
 
-    fn grow(&self) {
+    pub(crate) fn grow(&self) {
         let grown = Command::new("mount").args(["-o", "remount,size=1g"]).arg(&self.0).status();
         assert!(grown.unwrap().success());
     }

@@ -26,7 +26,7 @@ int fsync(int fd) { return fails() ? -1 : syscall(SYS_fsync, fd); }
 int fdatasync(int fd) { return fails() ? -1 : syscall(SYS_fdatasync, fd); }
 "#;
 
-fn shim(folder: &Path) -> PathBuf {
+pub(crate) fn shim(folder: &Path) -> PathBuf {
     let (source, library) = (folder.join("shim.c"), folder.join("shim.so"));
     std::fs::write(&source, SHIM).unwrap();
     let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
