@@ -1,6 +1,6 @@
 //! The HTTP server: jobs, workers, health, metrics.
 //!
-//! Contents, in reading order: a [`Config`](config::Config) comes from [`config`] and [`env`]; a [`Server`] is started
+//! Contents, in reading order: a [`Config`](config::Config) comes from [`config`] and [`mod@env`]; a [`Server`] is started
 //! with it and run until it has drained. Requests come in through [`accept`], pass the gate (`gate`, `browser`, [`auth`])
 //! and reach one file per resource in `api`. What goes wrong becomes a [`Problem`](error::Problem) in [`error`].
 
