@@ -80,7 +80,7 @@ impl Disk {
         }
         let ids = std::iter::once(&own).chain(&tables).map(number_of).collect();
         let head = Head::create(&folder.head(), last, &Notes { tables: ids, ..prepared.notes })?;
-        if folder.failed().exists() {
+        if prepared.written_anew {
             std::fs::remove_file(folder.failed()).map_err(Error::io("remove", folder.failed()))?;
         }
         Ok((Self { database, own, tables, head, folder }, last))

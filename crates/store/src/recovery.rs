@@ -4,6 +4,7 @@
 //! refuses alike. What is cut from a journal is cut here, not by the engine.
 
 use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
@@ -22,6 +23,8 @@ pub(crate) struct Prepared {
     pub(crate) unproven: Option<u64>,
     /// The last group in the journals.
     pub(crate) last: Option<u64>,
+    /// Whether the failure of the last process is dealt with.
+    pub(crate) written_anew: bool,
     /// Whether something was given up.
     pub(crate) repaired: bool,
     /// Copies of journals that were cut, to be put back should the start be refused after all.
@@ -74,9 +77,7 @@ pub(crate) fn prepare(folder: &Folder, repair: bool) -> Result<Prepared, Error> 
     }
     prepared.repaired |= repair && mark.is_none();
     cut_all(folder, &journals, repair, &mut prepared)?;
-    if folder.failed().exists() {
-        write_anew(&engine, &journals)?;
-    }
+    prepared.written_anew = folder.failed().exists() && write_anew(&engine, &journals)?;
     Ok(prepared)
 }
 
@@ -218,19 +219,29 @@ fn set_aside(aside: &Path, trouble: &Survey) -> Result<PathBuf, Error> {
 }
 
 /// Writes each journal into a new file. After a failed sync the system may take pages for written that are not: they
-/// can be read, and vanish with the next power cut, unless they are written again.
-fn write_anew(engine: &Path, journals: &Journals) -> Result<(), Error> {
+/// can be read, and vanish with the next power cut, unless they are written again. Answers whether there was room: on
+/// a full disk a start must be possible, or nobody could delete anything.
+fn write_anew(engine: &Path, journals: &Journals) -> Result<bool, Error> {
     for survey in &journals.surveys {
         let new = survey.path.with_extension("jnl.new");
         let write = || {
-            let mut from = std::io::Read::take(File::open(&survey.path)?, survey.valid_end);
+            let mut from = File::open(&survey.path)?.take(survey.valid_end);
             let mut to = File::create(&new)?;
             std::io::copy(&mut from, &mut to)?;
             to.sync_all()?;
             std::fs::rename(&new, &survey.path)
         };
-        write().map_err(Error::io("write anew", &survey.path))?;
+        match write() {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::StorageFull => {
+                warn!(path = %survey.path.display(), "a sync had failed, and there is no room to write the journal anew");
+                std::fs::remove_file(&new).map_err(Error::io("remove", &new))?;
+                return Ok(false);
+            }
+            Err(error) => return Err(Error::io("write anew", &survey.path)(error)),
+        }
     }
-    info!(journals = journals.surveys.len(), "a sync had failed: wrote the journals anew");
-    File::open(engine).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", engine))
+    info!(journals = journals.surveys.len(), "a write had failed: wrote the journals anew");
+    File::open(engine).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", engine))?;
+    Ok(true)
 }

@@ -67,6 +67,10 @@ fn fill_up(length: usize, buffer_bytes: u64) {
     }
     assert!(matches!(store.close(), Err(Error::Failed { .. })), "close tells");
     drop(store);
+    // A start on the full disk is possible, or nobody could delete anything.
+    let store = open(config.clone()).unwrap();
+    assert_eq!(store.get(JOBS, &key(0)).unwrap(), Some(0_u64.to_be_bytes().to_vec()));
+    drop(store);
     disk.grow();
     let store = open(config).unwrap();
     for number in 0..acknowledged {
