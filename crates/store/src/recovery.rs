@@ -72,6 +72,8 @@ pub(crate) fn prepare(folder: &Folder, repair: bool) -> Result<Prepared, Error> 
             prepared.notes.given_up.extend(journals.holes.iter().map(|hole| (hole.first, hole.last)));
             prepared.repaired = true;
         }
+        // Whatever the opened engine holds is what is kept.
+        None if last.is_none() && repair => prepared.repaired = true,
         None if last.is_none() => prepared.unproven = mark,
         None => {}
     }

@@ -167,7 +167,9 @@ impl Writer {
             };
             let awaited = !group.answers.is_empty();
             let closing = group.closing;
-            self.write(group);
+            if !group.writes.is_empty() || awaited {
+                self.write(group);
+            }
             if self.durability == Durability::EverySecond {
                 // Also when writes never pause.
                 match sync_at {

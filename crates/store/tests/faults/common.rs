@@ -20,7 +20,17 @@ pub(crate) fn config(folder: &Path) -> Config {
     Config { reserve_bytes: 0, buffer_bytes: 64 << 10, ..Config::new(folder) }
 }
 
+/// Opens a store. A process that another test is just starting holds our locks for a moment, between fork and exec.
 pub(crate) fn open(config: Config) -> Result<Store, Error> {
+    let own = format!("process {}", std::process::id());
+    for _ in 0..100 {
+        match Store::open(config.clone(), &TABLES, &Registry::new()) {
+            Err(Error::Locked { by, .. }) if by == own => {
+                std::thread::park_timeout(std::time::Duration::from_millis(2));
+            }
+            result => return result,
+        }
+    }
     Store::open(config, &TABLES, &Registry::new())
 }
 
@@ -61,6 +71,18 @@ pub(crate) fn filled(folder: &Path, count: u64, length: usize) {
         wait(store.submit(record(number, length))).unwrap();
     }
     store.close().unwrap();
+}
+
+/// Writes all that is in a closed store's journal out into sorted files as well, as the engine does sooner or later.
+pub(crate) fn write_out(folder: &Path) {
+    let database = fjall::Database::builder(folder.join("store")).open().unwrap();
+    for name in ["_store", TABLES[0], TABLES[1]] {
+        let table = database.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap();
+        assert!(table.rotate_memtable().unwrap());
+        while table.sealed_memtable_count() > 0 {
+            std::thread::park_timeout(std::time::Duration::from_millis(1));
+        }
+    }
 }
 
 /// How many of `count` records are there, by `get` and by `scan` alike. Nothing else is, and no half of a batch.

@@ -5,13 +5,13 @@ use std::path::Path;
 use tidegate_store::{Config, Error};
 
 use crate::common::{
-    Outcome, config, copy, filled, journal, open, outcome, read, read_halves, record, trim, used, wait,
+    Outcome, config, copy, filled, journal, open, outcome, read, read_halves, record, trim, used, wait, write_out,
 };
 
 const COUNT: u64 = 6;
 const LENGTH: usize = 40;
 
-/// Where the last acknowledged group ends. Behind it are the empty group of the closing store, and zeros.
+/// Where the last acknowledged group ends. Behind it are zeros.
 fn acknowledged_end(bytes: &[u8]) -> usize {
     let ends: Vec<usize> =
         bytes.windows(4).enumerate().filter(|(_, w)| w == b"FJL\x03").map(|(at, _)| at + 4).collect();
@@ -29,10 +29,28 @@ fn refuses_alike(folder: &Path, bytes: &[u8], what: &str) -> Error {
 fn a_flipped_bit_anywhere_in_the_journal_is_refused_with_its_place_or_harmless() {
     let original = crate::common::folder();
     filled(original.path(), COUNT, LENGTH);
-    let good = trim(&journal(original.path()));
+    flip_each_byte(original.path());
+}
+
+#[test]
+fn a_flipped_bit_in_a_journal_half_of_which_is_in_sorted_files_is_refused_or_harmless() {
+    // The engine skips what its sorted files hold by sequence numbers, which are outside of its checksums.
+    let original = crate::common::folder();
+    filled(original.path(), COUNT / 2, LENGTH);
+    write_out(original.path());
+    let store = open(config(original.path())).unwrap();
+    for number in COUNT / 2..COUNT {
+        wait(store.submit(record(number, LENGTH))).unwrap();
+    }
+    drop(store);
+    flip_each_byte(original.path());
+}
+
+fn flip_each_byte(original: &Path) {
+    let good = trim(&journal(original));
     let (end, mut refused) = (acknowledged_end(&good), 0);
     let folder = crate::common::folder();
-    copy(original.path(), folder.path());
+    copy(original, folder.path());
     for at in 0..good.len() {
         let mut bad = good.clone();
         bad[at] ^= 1 << (at % 8);
@@ -47,7 +65,7 @@ fn a_flipped_bit_anywhere_in_the_journal_is_refused_with_its_place_or_harmless()
             Outcome::Intact => {
                 // Opening may cut and write, so the next flip starts from the original.
                 std::fs::remove_dir_all(folder.path()).unwrap();
-                copy(original.path(), folder.path());
+                copy(original, folder.path());
             }
             Outcome::Unreadable(error) => panic!("{what}: {error}"),
         }
@@ -91,13 +109,40 @@ fn a_journal_cut_anywhere_loses_nothing_silently() {
         std::fs::write(journal(folder.path()), &good[..length]).unwrap();
         let what = format!("cut at {length} of {end}");
         if length >= end {
-            // The closing group was synced, but nobody was told about it other than the mark.
-            outcome(folder.path(), COUNT, LENGTH, &what);
+            let result = outcome(folder.path(), COUNT, LENGTH, &what);
+            assert!(matches!(result, Outcome::Intact), "{what}: {result:?}");
         } else {
             let error = refuses_alike(folder.path(), &good[..length], &what);
             assert!(matches!(error, Error::Lost { .. }), "{what}: {error}");
         }
     }
+}
+
+#[test]
+fn when_everything_is_in_sorted_files_an_unfinished_write_is_cut_and_a_missing_one_is_lost() {
+    let folder = crate::common::folder();
+    filled(folder.path(), COUNT, LENGTH);
+    write_out(folder.path());
+    let torn = trim(&journal(folder.path()))[..20].to_vec();
+    for content in [&[][..], &torn] {
+        std::fs::write(journal(folder.path()), content).unwrap();
+        let result = outcome(folder.path(), COUNT, LENGTH, "in sorted files");
+        assert!(matches!(result, Outcome::Intact), "{result:?}");
+    }
+    // A mark from the future of these files: a write after them was in the journal, and is not.
+    let store = open(config(folder.path())).unwrap();
+    wait(store.submit(record(COUNT, LENGTH))).unwrap();
+    drop(store);
+    std::fs::write(journal(folder.path()), &torn).unwrap();
+    for _ in 0..2 {
+        let error = refuses_alike(folder.path(), &torn, "mark ahead");
+        assert!(matches!(error, Error::Lost { .. }), "{error}");
+    }
+    let store = open(Config { repair: true, ..config(folder.path()) }).unwrap();
+    assert_eq!(read(&store, COUNT, LENGTH).unwrap(), COUNT);
+    drop(store);
+    let result = outcome(folder.path(), COUNT, LENGTH, "after the repair");
+    assert!(matches!(result, Outcome::Intact), "{result:?}");
 }
 
 #[test]
