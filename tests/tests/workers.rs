@@ -268,6 +268,50 @@ async fn claims_of_a_killed_server_are_void_and_their_jobs_run_again() {
     assert_eq!(client.complete("default", &after.lease, "\"new\"").await, "ok");
 }
 
+/// The second claim is answered while the disk is busy with submissions, and the server dies at once: whatever of it was
+/// written down, the first lease had been told to be over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_was_handed_on_stays_stale_when_the_server_is_killed_right_after() {
+    let mut server = short_leases().await;
+    for round in 0..3 {
+        let queue = format!("handed-on-{round}");
+        let client = server.client();
+        let jobs: Vec<Value> =
+            (0..100).map(|n| json!({"jobType": "a", "data": n, "options": {"queue": queue}})).collect();
+        client.submit_all(&jobs).await;
+        let first = client.claim(&queue, "first", 100, 0).await.jobs;
+        assert_eq!(first.len(), 100);
+        let noise: Vec<_> = (0..8)
+            .map(|n| {
+                let client = server.client();
+                let body =
+                    json!({"jobType": "a", "data": "x".repeat(10_000), "options": {"queue": format!("noise-{n}")}});
+                tokio::spawn(async move {
+                    let call = || client.call("POST", "/api/performance/async/job").json(body.clone()).attempt();
+                    while call().await.is_ok_and(|reply| reply.status == 202) {}
+                })
+            })
+            .collect();
+        let second = client.claim(&queue, "second", 100, 10_000).await.jobs;
+        server = server.kill().await.start().await;
+        for noise in noise {
+            noise.await.expect("no panic");
+        }
+        let client = server.client();
+        let handed_on: HashSet<&str> = second.iter().map(|job| job.job_id.as_str()).collect();
+        assert!(!handed_on.is_empty(), "the first leases ran out");
+        let late: Vec<Value> = first
+            .iter()
+            .filter(|job| handed_on.contains(job.job_id.as_str()))
+            .map(|job| json!({"lease": job.lease, "result": "late"}))
+            .collect();
+        let reply = client.post(&format!("/api/queues/{queue}/complete"), json!({"results": late})).await.expect(200);
+        let outcomes = reply.value()["outcomes"].clone();
+        let believed = outcomes.as_array().expect("outcomes").iter().filter(|outcome| **outcome == "ok").count();
+        assert_eq!(believed, 0, "completions from leases that others had been given (round {round})");
+    }
+}
+
 #[tokio::test]
 async fn one_key_with_many_jobs_does_not_starve_the_others() {
     let server = Server::start().await;
