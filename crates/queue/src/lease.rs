@@ -9,18 +9,20 @@ use bytes::Bytes;
 
 use crate::{Error, JobId, UnixMillis};
 
-/// A fencing token: names the job and the grant, a number that is never used twice, not even after a crash.
+/// A fencing token: names the queue, the job and the grant, a number that is never used twice, not even after a crash.
 ///
 /// Only the lease of the running attempt is honoured; any other is answered [`Outcome::Stale`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lease {
+    /// Jobs of other queues have the same numbers.
+    pub(crate) queue: u32,
     pub(crate) number: u64,
     pub(crate) grant: u64,
 }
 
 impl fmt::Display for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}.{:x}", self.number, self.grant)
+        write!(f, "{:x}.{:x}.{:x}", self.queue, self.number, self.grant)
     }
 }
 
@@ -33,8 +35,11 @@ impl FromStr for Lease {
             let digits = part.bytes().all(|b| b.is_ascii_hexdigit());
             u64::from_str_radix(part, 16).ok().filter(|_| digits).ok_or_else(bad)
         };
-        let (number, grant) = text.split_once('.').ok_or_else(bad)?;
-        Ok(Self { number: hex(number)?, grant: hex(grant)? })
+        let mut parts = text.split('.');
+        let mut next = || parts.next().ok_or_else(bad).and_then(hex);
+        let (queue, number, grant) = (next()?, next()?, next()?);
+        let queue = u32::try_from(queue).map_err(|_| bad())?;
+        if parts.next().is_some() { Err(bad()) } else { Ok(Self { queue, number, grant }) }
     }
 }
 
@@ -67,7 +72,7 @@ impl Worker {
 pub struct Claim {
     /// Who asks.
     pub worker: Worker,
-    /// At most this many; 1 to 1000.
+    /// At most this many, 1 to 1000; fewer when their payloads come to more than 32 MiB.
     pub limit: usize,
     /// How long to wait for the first one; zero answers at once.
     pub wait: Duration,
@@ -174,4 +179,18 @@ pub struct Beat {
     pub stale: Vec<Lease>,
     /// Whether the queue is paused.
     pub paused: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_survives_its_text_and_nothing_else_is_one() {
+        let lease = Lease { queue: 7, number: 1 << 40, grant: u64::MAX };
+        assert_eq!(lease.to_string().parse::<Lease>().unwrap(), lease);
+        for bad in ["", "1", "1.2", "1.2.3.4", "1..3", "+1.2.3", "1.2.g", "100000000.1.1", "1.1.10000000000000000"] {
+            assert!(bad.parse::<Lease>().is_err(), "{bad}");
+        }
+    }
 }

@@ -44,7 +44,7 @@ macro_rules! on {
                     a_live_duplicate_is_answered_with_the_first, a_dedup_window_ends_before_the_job_does,
                     a_repeated_submission_answers_with_the_first, values_out_of_range_are_refused_by_name,
                     many_are_judged_each_on_its_own;
-                leases: a_lease_is_good_once, an_expired_lease_is_rescued_at_its_old_place,
+                leases: a_lease_is_good_once, a_lease_of_another_queue_opens_nothing, an_expired_lease_is_rescued_at_its_old_place,
                     a_beat_keeps_a_job_for_as_long_as_it_takes, a_job_that_kills_its_workers_runs_out_of_attempts,
                     an_attempt_past_its_deadline_is_told_and_then_failed, a_released_job_keeps_its_attempt_and_its_place,
                     a_failed_job_waits_between_zero_and_its_backoff, retry_in_is_exact, a_failure_for_good_is_discarded,
@@ -57,7 +57,7 @@ macro_rules! on {
                 limits: a_full_queue_says_so_and_when_to_come_back, bytes_are_bounded_too, the_oldest_gives_way_by_policy,
                     the_newest_gives_way_by_policy, finished_jobs_are_kept_for_their_retention,
                     too_many_finished_push_out_completed_before_dead_letters, paused_queues_hand_out_nothing,
-                    a_purge_deletes_one_state_and_counts, there_are_only_so_many_queues, history_is_bounded;
+                    a_purge_deletes_one_state_and_counts, there_are_only_so_many_queues, a_claim_hands_out_only_so_many_bytes, history_is_bounded;
                 looking: a_list_pages_through_a_state, a_list_filters_by_kind_and_key, the_log_can_be_replayed,
                     stats_count_every_state, subscribers_see_what_happens, unknown_jobs_are_not_found;
                 table: every_verb_answers_in_every_state;

@@ -8,13 +8,16 @@ mod docs;
 mod resolve;
 mod value;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tidegate_queue::QueueName;
+
 pub use docs::{markdown, toml as to_toml};
 pub use resolve::{ConfigError, Flags, Origin, Resolved, resolve};
-pub use value::{Bounds, Bytes, Durability, Hosts, Listen, LogFormat, RedisUrl, Value};
+pub use value::{Bounds, Bytes, Durability, Hosts, Listen, LogFormat, Overflow, RedisUrl, Value};
 
 /// One row of the table.
 #[derive(Debug)]
@@ -50,6 +53,8 @@ macro_rules! settings {
         #[derive(Debug, Clone)]
         pub struct Config {
             $($(#[doc = $help] pub $key: $type,)*)*
+            /// Queues with limits of their own, from `[queues.NAME]` in the file.
+            pub queues: BTreeMap<QueueName, QueueLimits>,
         }
 
         /// The table.
@@ -68,7 +73,7 @@ macro_rules! settings {
             /// Reads every field with `read`; fields that cannot be read keep `read`'s errors and their default.
             fn build(read: &mut resolve::Reader<'_>) -> Option<Self> {
                 $($(let $key = read.value::<$type>(stringify!($key));)*)*
-                Some(Self { $($($key: $key?,)*)* })
+                Some(Self { $($($key: $key?,)*)* queues: BTreeMap::new() })
             }
 
             /// The value of a setting as one would write it, secrets redacted.
@@ -99,6 +104,7 @@ settings! {
     "Where jobs are kept" {
         data: PathBuf = "./tidegate-data", "TIDEGATE_DATA", NONE => NONE, "Folder of the embedded store. One process at a time may use it.";
         durability: Durability = "sync", "TIDEGATE_DURABILITY", NONE => NONE, "When a write is answered: `sync` after fsync, `everysec` before (up to 1 s may be lost with the machine), `memory` keeps nothing.";
+        disk_reserve: Bytes = "64MiB", "TIDEGATE_DISK_RESERVE", NONE => 1024 * GIB, "Free space below which nothing new is accepted (503), so that work in progress can still end.";
         repair: bool = "false", "TIDEGATE_REPAIR", NONE => NONE, "Set damaged records aside at the start instead of refusing to start.";
         redis: RedisUrl = "", "REDIS_URL", NONE => NONE, "Redis to keep jobs in. Not available in this version: leave it unset.";
     }
@@ -106,6 +112,10 @@ settings! {
         lease: Duration = "10s", "TIDEGATE_LEASE", SECOND => HOUR, "How long a claimed job stays with a worker that sends no beat.";
         queue_jobs_max: usize = "1000000", "TIDEGATE_QUEUE_JOBS_MAX", 1 => 1_000_000_000, "Unfinished jobs per queue; beyond it submissions are refused with 429.";
         queue_bytes_max: Bytes = "1GiB", "TIDEGATE_QUEUE_BYTES_MAX", MIB => 1024 * GIB, "Bytes of unfinished jobs per queue; beyond it submissions are refused with 429.";
+        queue_overflow: Overflow = "reject", "TIDEGATE_QUEUE_OVERFLOW", NONE => NONE, "What a full queue does: `reject` refuses the new job; `drop_oldest` and `drop_newest` move a waiting job of the least urgent priority to the dead letter set.";
+        queue_finished_max: usize = "10000", "TIDEGATE_QUEUE_FINISHED_MAX", 0 => 10_000, "Finished jobs kept per queue; beyond it the oldest is forgotten, failed ones last.";
+        queue_key_limit: usize = "0", "TIDEGATE_QUEUE_KEY_LIMIT", 0 => 1_000_000_000, "Running jobs per fairness key; 0 for no limit.";
+        queue_running_limit: usize = "0", "TIDEGATE_QUEUE_RUNNING_LIMIT", 0 => 1_000_000_000, "Running jobs per queue; 0 for no limit.";
         workers: usize = "10", "TIDEGATE_WORKERS", 1 => 10_000, "Built-in jobs running at once.";
         cpu_threads: usize = "0", "TIDEGATE_CPU_THREADS", 0 => 1024, "Threads for computations; 0 takes one per core.";
     }
@@ -132,7 +142,52 @@ settings! {
     }
 }
 
+/// The limits of one queue; the same settings without `queue_` in front.
+#[derive(Debug, Clone)]
+pub struct QueueLimits {
+    /// `queue_jobs_max`
+    pub jobs_max: usize,
+    /// `queue_bytes_max`
+    pub bytes_max: Bytes,
+    /// `queue_overflow`
+    pub overflow: Overflow,
+    /// `queue_finished_max`
+    pub finished_max: usize,
+    /// `queue_key_limit`, 0 for none.
+    pub key_limit: usize,
+    /// `queue_running_limit`, 0 for none.
+    pub running_limit: usize,
+}
+
+/// What the settings of one queue have in front when they are meant for all.
+const PER_QUEUE: &str = "queue_";
+
+impl QueueLimits {
+    fn build(read: &mut resolve::Reader<'_>) -> Option<Self> {
+        Some(Self {
+            jobs_max: read.value("queue_jobs_max")?,
+            bytes_max: read.value("queue_bytes_max")?,
+            overflow: read.value("queue_overflow")?,
+            finished_max: read.value("queue_finished_max")?,
+            key_limit: read.value("queue_key_limit")?,
+            running_limit: read.value("queue_running_limit")?,
+        })
+    }
+}
+
 impl Config {
+    /// The limits of queues that are not named in `queues`.
+    pub fn queue_limits(&self) -> QueueLimits {
+        QueueLimits {
+            jobs_max: self.queue_jobs_max,
+            bytes_max: self.queue_bytes_max,
+            overflow: self.queue_overflow,
+            finished_max: self.queue_finished_max,
+            key_limit: self.queue_key_limit,
+            running_limit: self.queue_running_limit,
+        }
+    }
+
     /// The address to listen on.
     pub fn listen_address(&self) -> SocketAddr {
         self.listen.0

@@ -17,7 +17,7 @@ use crate::app::{App, Parts};
 use crate::auth::{Auth, TokenFileError};
 use crate::browser::Hosts;
 use crate::builtin;
-use crate::config::{Config, Durability};
+use crate::config::{self, Config, Durability, QueueLimits};
 use crate::gate::Gate;
 use crate::limits::connections_that_fit;
 
@@ -157,8 +157,12 @@ async fn open_store(config: &Config, registry: &Registry) -> Result<Store, Start
         Durability::Sync => tidegate_store::Durability::Sync,
         Durability::Everysec => tidegate_store::Durability::EverySecond,
     };
-    let folder =
-        tidegate_store::Config { durability, repair: config.repair, ..tidegate_store::Config::new(&config.data) };
+    let folder = tidegate_store::Config {
+        durability,
+        reserve_bytes: config.disk_reserve.0,
+        repair: config.repair,
+        ..tidegate_store::Config::new(&config.data)
+    };
     let registry = registry.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(folder, TABLES, &registry)).await;
     match opened {
@@ -168,16 +172,29 @@ async fn open_store(config: &Config, registry: &Registry) -> Result<Store, Start
 }
 
 fn queue_config(config: &Config) -> tidegate_queue::Config {
-    let default = QueueConfig {
-        jobs_max: config.queue_jobs_max as u64,
-        bytes_max: config.queue_bytes_max.0,
-        ..QueueConfig::default()
-    };
     tidegate_queue::Config {
         lease: config.lease,
         payload_max: config.body_bytes_max.as_usize(),
-        default,
+        default: limits_of(&config.queue_limits()),
+        queues: config.queues.iter().map(|(name, limits)| (name.clone(), limits_of(limits))).collect(),
         ..tidegate_queue::Config::default()
+    }
+}
+
+fn limits_of(limits: &QueueLimits) -> QueueConfig {
+    let limit = |count: usize| u32::try_from(count).ok().filter(|count| *count > 0);
+    QueueConfig {
+        jobs_max: limits.jobs_max as u64,
+        bytes_max: limits.bytes_max.0,
+        overflow: match limits.overflow {
+            config::Overflow::Reject => tidegate_queue::Overflow::Reject,
+            config::Overflow::DropOldest => tidegate_queue::Overflow::DropOldest,
+            config::Overflow::DropNewest => tidegate_queue::Overflow::DropNewest,
+        },
+        key_limit: limit(limits.key_limit),
+        running_limit: limit(limits.running_limit),
+        finished_max: limits.finished_max as u64,
+        ..QueueConfig::default()
     }
 }
 

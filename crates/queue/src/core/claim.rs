@@ -7,6 +7,10 @@ use super::{Core, Effects, millis};
 use crate::record::{CLAIMS, StoredClaim, encode, key};
 use crate::{Change, Lease, Progress, State};
 
+/// Payload bytes handed out in one claim at most, but for a single job. 32 MiB: a thousand of the largest payloads
+/// must not meet in memory.
+const CLAIM_BYTES_MAX: usize = 32 << 20;
+
 /// A job handed out; the payload may still have to be read.
 #[derive(Debug)]
 pub(crate) struct Grant {
@@ -41,12 +45,16 @@ impl Core {
         }
         let number = self.next_grant;
         let mut grants = Vec::with_capacity(limit.min(self.line.len()));
+        let mut bytes = 0;
         while grants.len() < limit {
             let Some(index) = self.line.first() else { break };
             let entry = &self.slab[index];
             if entry.attempt == 0 && entry.spec.expires_at <= now {
                 self.expire(now, index, effects);
+            } else if bytes + entry.spec.data.len() > CLAIM_BYTES_MAX && !grants.is_empty() {
+                break;
             } else {
+                bytes += entry.spec.data.len();
                 grants.push(self.grant(now, index, number, local));
                 self.note(index, Change::Claimed, effects);
             }
@@ -77,7 +85,7 @@ impl Core {
         entry.report = None;
         self.leases.insert((entry.at, entry.number));
         Grant {
-            lease: Lease { number: entry.number, grant },
+            lease: Lease { queue: self.no, number: entry.number, grant },
             kind: Arc::clone(&entry.spec.kind),
             data: entry.spec.data.clone(),
             key: entry.spec.key.clone(),
@@ -91,7 +99,7 @@ impl Core {
 
     /// The running job this lease is good for.
     pub(super) fn holder(&self, now: i64, lease: Lease) -> Option<u32> {
-        let index = self.slab.find(lease.number)?;
+        let index = self.slab.find(lease.number).filter(|_| lease.queue == self.no)?;
         let entry = &self.slab[index];
         (entry.state == State::Running && entry.grant == lease.grant && now < entry.at).then_some(index)
     }

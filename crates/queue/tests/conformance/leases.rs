@@ -18,6 +18,19 @@ pub async fn a_lease_is_good_once(open: impl Fn(Config) -> Opening + 'static) {
     assert_eq!(world.state(&id).await, State::Completed);
 }
 
+pub async fn a_lease_of_another_queue_opens_nothing(open: impl Fn(Config) -> Opening + 'static) {
+    let mut world = World::new(open, |_| {}).await;
+    let mine = world.push(job("k")).await;
+    world.one().await;
+    world.switch("other").await;
+    world.push(job("k")).await;
+    let theirs = world.one().await.lease;
+    world.switch("q").await;
+    assert_eq!(world.complete(theirs).await, Outcome::Stale);
+    assert_eq!(world.queue.beat(&Worker::remote("w"), &[theirs]).await.unwrap().stale, [theirs]);
+    assert_eq!(world.state(&mine).await, State::Running);
+}
+
 pub async fn an_expired_lease_is_rescued_at_its_old_place(open: impl Fn(Config) -> Opening + 'static) {
     let world = World::new(open, |_| {}).await;
     let first = world.push(job("first")).await;

@@ -139,3 +139,13 @@ pub async fn history_is_bounded(open: impl Fn(Config) -> Opening + 'static) {
     world.pass(secs(60)).await;
     assert!(world.queue.history(0, 1000).await.unwrap().is_empty());
 }
+
+pub async fn a_claim_hands_out_only_so_many_bytes(open: impl Fn(Config) -> Opening + 'static) {
+    let world = World::new(open, |_| {}).await;
+    let large = bytes::Bytes::from(vec![b'x'; 12 << 20]);
+    for _ in 0..3 {
+        world.push(NewJob::new("k", large.clone())).await;
+    }
+    assert_eq!(world.claim(10).await.len(), 2, "the third would make it more than 32 MiB");
+    assert_eq!(world.claim(10).await.len(), 1);
+}

@@ -22,7 +22,7 @@ async fn bring(world: &World, state: State) -> (String, Lease) {
     let delay = if state == State::Scheduled { secs(60) } else { secs(0) };
     let id = world.push(job("k").delay(delay)).await;
     if matches!(state, State::Scheduled | State::Available) {
-        return (id, "1.1".parse().unwrap());
+        return (id, "1.1.1".parse().unwrap());
     }
     let lease = world.one().await.lease;
     match state {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Resolved, SETTINGS};
+use super::{Resolved, SETTINGS, Value as _};
 
 /// `docs/configuration.md`.
 pub fn markdown() -> String {
@@ -12,6 +12,8 @@ pub fn markdown() -> String {
          A flag wins over the environment, the environment over the file (`--config FILE` or `TIDEGATE_CONFIG`), the file over the default.\n\
          `tidegate config check` says everything that is wrong with a configuration, `tidegate config print --origin` what applies and why.\n\
          The file is TOML, with the keys below at its top level. A key the file does not know stops the start.\n\n\
+         A queue gets limits of its own in a table with its name, the keys being those below without `queue_`:\n\n\
+         ```toml\n[queues.mail]\nkey_limit = 2\njobs_max = 50000\n```\n\n\
          Exit codes: 0 drained and stopped, 2 wrong usage, 69 something needed at the start is not available (data folder, address), 78 wrong configuration.\n",
     );
     let mut section = "";
@@ -55,6 +57,19 @@ pub fn toml(resolved: &Resolved, origins: bool) -> String {
             let _ = write!(file, "  # {origin}");
         }
         file.push('\n');
+    }
+    for (name, limits) in &resolved.config.queues {
+        let _ = write!(
+            file,
+            "\n[queues.{:?}]\njobs_max = {}\nbytes_max = {:?}\noverflow = {:?}\nfinished_max = {}\nkey_limit = {}\nrunning_limit = {}\n",
+            name.as_str(),
+            limits.jobs_max,
+            limits.bytes_max.show(),
+            limits.overflow.show(),
+            limits.finished_max,
+            limits.key_limit,
+            limits.running_limit,
+        );
     }
     file
 }

@@ -5,7 +5,9 @@ use std::fmt;
 use std::path::Path;
 
 use super::value::{Value, redact_url};
-use super::{Config, SETTINGS, Setting};
+use tidegate_queue::QueueName;
+
+use super::{Config, PER_QUEUE, QueueLimits, SETTINGS, Setting};
 use crate::env::Environment;
 
 /// Flags as given, by the setting's key.
@@ -77,7 +79,7 @@ impl Reader<'_> {
 /// Everything that is wrong, all at once. Secrets in values are redacted.
 pub fn resolve(flags: &Flags, environment: &Environment, file: Option<&Path>) -> Result<Resolved, Vec<ConfigError>> {
     let mut errors = Vec::new();
-    let file_values = file.map(|path| read_file(path, &mut errors)).unwrap_or_default();
+    let FileValues { top: file_values, queues } = file.map(|path| read_file(path, &mut errors)).unwrap_or_default();
     let path = file.map(|path| path.display().to_string()).unwrap_or_default();
 
     let mut texts = BTreeMap::new();
@@ -97,13 +99,37 @@ pub fn resolve(flags: &Flags, environment: &Environment, file: Option<&Path>) ->
     let mut reader = Reader { texts: &texts, errors };
     let config = Config::build(&mut reader);
     let mut errors = reader.errors;
+    let queues = per_queue(queues, &texts, &path, &mut errors);
     let origins: BTreeMap<_, _> = texts.iter().map(|(key, (_, origin))| (*key, origin.clone())).collect();
     let Some(config) = config else { return Err(errors) };
+    let config = Config { queues, ..config };
     check_together(&config, &origins, &mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }
     Ok(Resolved { config, origins, warnings: unknown_variables(environment) })
+}
+
+/// The limits of the queues the file names: what it says, over what holds for all.
+fn per_queue(
+    queues: Vec<(QueueName, Texts)>,
+    texts: &BTreeMap<&'static str, (String, Origin)>,
+    path: &str,
+    errors: &mut Vec<ConfigError>,
+) -> BTreeMap<QueueName, QueueLimits> {
+    let mut limits = BTreeMap::new();
+    for (name, own) in queues {
+        let mut texts = texts.clone();
+        let origin = Origin::File(format!("{path}, [queues.{name}]"));
+        texts.extend(own.into_iter().map(|(key, text)| (key, (text, origin.clone()))));
+        // What is wrong for all queues has been said already.
+        texts.retain(|key, (_, from)| key.starts_with(PER_QUEUE) && (*from == origin || errors.is_empty()));
+        let mut reader = Reader { texts: &texts, errors: Vec::new() };
+        let built = QueueLimits::build(&mut reader);
+        errors.append(&mut reader.errors);
+        limits.extend(built.map(|built| (name, built)));
+    }
+    limits
 }
 
 /// Rules that concern more than one setting.
@@ -134,30 +160,66 @@ fn check_together(config: &Config, origins: &BTreeMap<&'static str, Origin>, err
     }
 }
 
+type Texts = BTreeMap<&'static str, String>;
+
+/// What a file says: settings by key, and by queue.
+#[derive(Default)]
+struct FileValues {
+    top: Texts,
+    queues: Vec<(QueueName, Texts)>,
+}
+
 /// Values of the file by key; what is wrong with the file goes to `errors`.
-fn read_file(path: &Path, errors: &mut Vec<ConfigError>) -> BTreeMap<&'static str, String> {
+fn read_file(path: &Path, errors: &mut Vec<ConfigError>) -> FileValues {
     let shown_path = path.display();
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
             errors.push(ConfigError(format!("file {shown_path}: failed to read it: {error}")));
-            return BTreeMap::new();
+            return FileValues::default();
         }
     };
-    let table = match text.parse::<toml::Table>() {
+    let mut table = match text.parse::<toml::Table>() {
         Ok(table) => table,
         Err(error) => {
             // Only the message: the library's rendering quotes the line, which may hold a secret.
             let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
             errors.push(ConfigError(format!("file {shown_path}, line {line}: not valid TOML: {}", error.message())));
-            return BTreeMap::new();
+            return FileValues::default();
         }
     };
+    let place = format!("file {shown_path}");
+    let queues = table.remove("queues").map(|queues| read_queues(queues, &place, errors)).unwrap_or_default();
+    FileValues { top: read_table(table, "", &place, errors), queues }
+}
+
+/// The tables `[queues.NAME]`.
+fn read_queues(queues: toml::Value, place: &str, errors: &mut Vec<ConfigError>) -> Vec<(QueueName, Texts)> {
+    let toml::Value::Table(queues) = queues else {
+        errors.push(ConfigError(format!("{place}: `queues` must hold tables, as `[queues.mail]`")));
+        return Vec::new();
+    };
+    let mut read = Vec::new();
+    for (name, table) in queues {
+        let place = format!("{place}, [queues.{name}]");
+        match (QueueName::new(&name), table) {
+            (Ok(name), toml::Value::Table(table)) => read.push((name, read_table(table, PER_QUEUE, &place, errors))),
+            (Ok(_), _) => errors.push(ConfigError(format!("{place}: must be a table of limits"))),
+            (Err(error), _) => errors.push(ConfigError(format!("{place}: {error}"))),
+        }
+    }
+    read
+}
+
+/// The settings in a table whose keys lack `prefix`.
+fn read_table(table: toml::Table, prefix: &str, place: &str, errors: &mut Vec<ConfigError>) -> Texts {
     let mut values = BTreeMap::new();
     for (key, value) in table {
-        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
-            let hint = nearest(&key).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default();
-            errors.push(ConfigError(format!("file {shown_path}: `{key}` is not a setting{hint}")));
+        let full = format!("{prefix}{key}");
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == full) else {
+            let known = nearest(&full).and_then(|known| known.strip_prefix(prefix));
+            let hint = known.map(|known| format!("; did you mean `{known}`?")).unwrap_or_default();
+            errors.push(ConfigError(format!("{place}: `{key}` is not a setting{hint}")));
             continue;
         };
         match as_text(&value) {
@@ -165,7 +227,7 @@ fn read_file(path: &Path, errors: &mut Vec<ConfigError>) -> BTreeMap<&'static st
                 values.insert(setting.key, text);
             }
             None => errors.push(ConfigError(format!(
-                "file {shown_path}: {key} must be a string, a number, true, false or a list of strings"
+                "{place}: {key} must be a string, a number, true, false or a list of strings"
             ))),
         }
     }
@@ -252,6 +314,31 @@ mod tests {
         let path = folder.path().join("tidegate.toml");
         std::fs::write(&path, text).unwrap();
         (folder, path)
+    }
+
+    #[test]
+    fn a_queue_can_have_limits_of_its_own() {
+        let (_folder, path) = file("queue_jobs_max = 50\n[queues.mail]\nkey_limit = 2\noverflow = \"drop_oldest\"\n");
+        let config = resolve(&Flags::new(), &environment(&[]), Some(&path)).unwrap().config;
+        let mail = &config.queues[&QueueName::new("mail").unwrap()];
+        assert_eq!((mail.jobs_max, mail.key_limit, mail.overflow), (50, 2, super::super::Overflow::DropOldest));
+        assert_eq!(config.queue_key_limit, 0);
+
+        let (_folder, path) =
+            file("[queues.mail]\nkey_limt = 2\njobs_max = 0\n[queues.\"a b\"]\n[queues]\nplain = 1\n");
+        let errors = errors(&[], &[], Some(&path)).join("\n");
+        assert!(errors.contains("not valid TOML") || errors.contains("key_limt"), "{errors}");
+
+        let (_folder, path) = file("[queues]\nplain = 1\nmail = { key_limt = 2, jobs_max = 0 }\n\"a b\" = {}\n");
+        let errors = super::tests::errors(&[], &[], Some(&path)).join("\n");
+        for wanted in [
+            "[queues.plain]: must be a table",
+            "`key_limt` is not a setting; did you mean `key_limit`?",
+            "`0` is not accepted",
+            "bad queue name",
+        ] {
+            assert!(errors.contains(wanted), "{wanted}: {errors}");
+        }
     }
 
     #[test]

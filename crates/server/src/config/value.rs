@@ -187,6 +187,39 @@ impl Value for Listen {
     }
 }
 
+/// What a full queue does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// Refuses the new job.
+    Reject,
+    /// Discards the oldest waiting job of the least urgent priority.
+    DropOldest,
+    /// Discards the newest waiting job of the least urgent priority.
+    DropNewest,
+}
+
+impl Value for Overflow {
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        match text {
+            "reject" => Some(Self::Reject),
+            "drop_oldest" => Some(Self::DropOldest),
+            "drop_newest" => Some(Self::DropNewest),
+            _ => None,
+        }
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::Reject => "reject",
+            Self::DropOldest => "drop_oldest",
+            Self::DropNewest => "drop_newest",
+        }
+        .into()
+    }
+    fn accepts(_: Bounds) -> String {
+        "`reject`, `drop_oldest`, `drop_newest`".into()
+    }
+}
+
 /// Host names, separated by commas.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hosts(pub Vec<String>);

@@ -22,8 +22,6 @@ use crate::error::{Problem, ProblemBody};
 /// 30 s: shorter than what proxies allow a silent response.
 const WAIT_MS_MAX: u64 = 30_000;
 const CLAIM_MAX: usize = 1000;
-/// 32 MiB of payloads in one answer, or one payload of any size: a thousand of 16 MiB must not meet in memory.
-const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 /// A request for jobs.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -127,25 +125,7 @@ pub(crate) async fn claim(
     drop(body);
     let queue = app.queues.queue(&name(&queue)?).await?;
     let claimed = queue.claim(claim).await?;
-    Ok(ok(claims(&app, within_one_answer(&queue, claimed).await)))
-}
-
-/// As many jobs as fit into one answer; the others go back to the front of their queue, the attempt not counted.
-async fn within_one_answer(queue: &Queue, mut claimed: Vec<Claimed>) -> Vec<Claimed> {
-    let mut bytes = 0;
-    let fitting = claimed.iter().take_while(|job| {
-        let fits = bytes == 0 || bytes + job.data.len() <= ANSWER_BYTES_MAX;
-        bytes += job.data.len().max(1);
-        fits
-    });
-    let fitting = fitting.count();
-    let others: Vec<_> = claimed.drain(fitting..).map(|job| Finish::Release { lease: job.lease }).collect();
-    if !others.is_empty()
-        && let Err(error) = queue.finish(others).await
-    {
-        tracing::warn!(%error, "failed to give jobs back; their leases will expire");
-    }
-    claimed
+    Ok(ok(claims(&app, claimed)))
 }
 
 fn claims(app: &App, claimed: Vec<Claimed>) -> Claims {
@@ -409,7 +389,7 @@ async fn finished(
 /// The next jobs. The outcomes are durable by now and must be told, so a claim that fails brings none.
 async fn next(queue: &Queue, claim: Claim) -> Vec<Claimed> {
     match queue.claim(claim).await {
-        Ok(claimed) => within_one_answer(queue, claimed).await,
+        Ok(claimed) => claimed,
         Err(error) => {
             tracing::warn!(%error, "failed to claim after finishing");
             Vec::new()
