@@ -215,10 +215,16 @@ impl Pair {
             taken.iter().map(|i| (self.model.jobs[*i].id.clone(), self.model.jobs[*i].attempt)).collect();
         let got: Vec<_> = claimed.iter().map(|job| (job.id.to_string(), job.attempt)).collect();
         prop_assert_eq!(got, expected);
+        let mut supersedes = false;
         for (index, job) in taken.into_iter().zip(claimed) {
             prop_assert!(!self.leases.contains(&job.lease), "a lease was granted twice");
             self.model.jobs[index].lease = Some(job.lease);
+            supersedes |= std::mem::take(&mut self.model.jobs[index].rescued);
             self.leases.push(job.lease);
+        }
+        // Whoever held it before must not be believed again, not even after a crash.
+        if supersedes {
+            self.durable = self.model.clone();
         }
         Ok(())
     }
@@ -366,6 +372,7 @@ fn model_job(now: i64, push: &Push, id: String, expires_at: i64) -> ModelJob {
         lease: None,
         local: false,
         cancelling: false,
+        rescued: false,
         order: 0,
         turn: 0,
         finished: 0,

@@ -24,6 +24,9 @@ pub(crate) struct Grant {
     pub(crate) deadline: i64,
     /// How long it had been available.
     pub(crate) waited_ms: i64,
+    /// Somebody else held it until their lease ran out. That must be durable before this grant is told: after a crash
+    /// that forgot it, the old lease would be good again.
+    pub(crate) supersedes: bool,
 }
 
 /// The answer to one renewal.
@@ -83,6 +86,7 @@ impl Core {
         entry.deadline = now.saturating_add_unsigned(entry.spec.timeout_ms);
         entry.at = now.saturating_add(lease);
         entry.report = None;
+        let supersedes = std::mem::take(&mut entry.rescued);
         self.leases.insert((entry.at, entry.number));
         Grant {
             lease: Lease { queue: self.no, number: entry.number, grant },
@@ -94,6 +98,7 @@ impl Core {
             priority: entry.spec.priority,
             deadline: entry.deadline,
             waited_ms,
+            supersedes,
         }
     }
 

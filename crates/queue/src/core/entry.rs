@@ -74,6 +74,8 @@ pub(crate) struct Entry {
     pub(crate) lane: Option<u32>,
     pub(crate) attempt: u16,
     pub(crate) cancelling: bool,
+    /// Its last lease ran out, and a crash could still forget that.
+    pub(crate) rescued: bool,
     /// Runs in this process.
     pub(crate) local: bool,
     pub(crate) error: Option<Arc<str>>,
@@ -96,6 +98,7 @@ impl Entry {
             lane: None,
             attempt: 0,
             cancelling: false,
+            rescued: false,
             local: false,
             error: None,
             report: None,

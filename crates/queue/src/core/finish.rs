@@ -83,6 +83,7 @@ impl Core {
             self.fail(now, index, &error, Retry::Never, effects);
         } else {
             self.slab[index].error = Some(format!("lease expired on attempt {attempt} of {attempts}").into());
+            self.slab[index].rescued = true;
             self.leave_running(index, effects);
             self.enter(index, now);
             self.write(index, effects);

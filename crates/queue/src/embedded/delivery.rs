@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tidegate_store::Ticket;
 
 use super::{EmbeddedQueue, blocking};
 use crate::core::{Grant, Payload};
@@ -25,8 +26,15 @@ impl Drop for Undelivered<'_> {
 
 impl EmbeddedQueue {
     /// Completes granted jobs with their payloads. A payload that cannot be read discards its job, with the reason.
-    pub(super) async fn deliver(self: &Arc<Self>, grants: Vec<Grant>) -> Result<Vec<Claimed>, Error> {
+    pub(super) async fn deliver(
+        self: &Arc<Self>,
+        grants: Vec<Grant>,
+        ticket: Option<Ticket>,
+    ) -> Result<Vec<Claimed>, Error> {
         let mut undelivered = Undelivered { queue: self, leases: grants.iter().map(|grant| grant.lease).collect() };
+        if let Some(ticket) = ticket {
+            ticket.await?;
+        }
         let mut claimed = Vec::with_capacity(grants.len());
         for grant in grants {
             let data = match &grant.data {

@@ -105,14 +105,14 @@ impl EmbeddedQueue {
     fn act<T, W>(
         &self,
         decide: impl FnOnce(&mut Core, i64, &mut Effects) -> T,
-        write: impl FnOnce(&Store, tidegate_store::Batch) -> W,
+        write: impl FnOnce(&Store, tidegate_store::Batch, &T) -> W,
     ) -> (T, W) {
         let mut effects = Effects::default();
         let mut core = self.lock();
         let now = self.clock.now().0;
         let answer = decide(&mut core, now, &mut effects);
         let first = core.log(now, &mut effects);
-        let written = write(&self.store, std::mem::take(&mut effects.batch));
+        let written = write(&self.store, std::mem::take(&mut effects.batch), &answer);
         let (ready, next_at) = (core.ready(), core.next_at());
         drop(core);
         self.tell(now, first, effects);
@@ -125,17 +125,12 @@ impl EmbeddedQueue {
 
     /// Like [`act`](Self::act), for verbs whose answer must be durable.
     fn act_durably<T>(&self, decide: impl FnOnce(&mut Core, i64, &mut Effects) -> T) -> (T, Ticket) {
-        self.act(decide, Store::submit)
+        self.act(decide, |store, batch, _| store.submit(batch))
     }
 
     /// Like [`act`](Self::act), for what a crash may undo.
     fn act_loosely<T>(&self, decide: impl FnOnce(&mut Core, i64, &mut Effects) -> T) -> T {
-        let write = |store: &Store, batch: tidegate_store::Batch| {
-            if !batch.is_empty() {
-                store.submit_loose(batch);
-            }
-        };
-        self.act(decide, write).0
+        self.act(decide, |store, batch, _| submit_loose(store, batch)).0
     }
 
     fn tell(&self, now: i64, first: u64, effects: Effects) {
@@ -200,10 +195,10 @@ impl EmbeddedQueue {
             arrival.as_mut().enable();
             drain.as_mut().enable();
             self.store.check()?;
-            let grants = self.grant(&claim);
+            let (grants, ticket) = self.grant(&claim);
             if !grants.is_empty() {
                 drop(waiting);
-                return self.deliver(grants).await;
+                return self.deliver(grants, ticket).await;
             }
             if waiting.is_none() || self.alarm.is_draining() {
                 return Ok(Vec::new());
@@ -216,15 +211,24 @@ impl EmbeddedQueue {
         }
     }
 
-    fn grant(&self, claim: &Claim) -> Vec<Grant> {
-        let grants = self.act_loosely(|core, now, effects| {
+    /// Takes jobs; with a ticket when a crash must not forget it, see [`Grant::supersedes`].
+    fn grant(&self, claim: &Claim) -> (Vec<Grant>, Option<Ticket>) {
+        let decide = |core: &mut Core, now, effects: &mut Effects| {
             core.upkeep(now, BUDGET, effects);
             core.claim(now, claim.worker.local, claim.limit, effects)
+        };
+        let (grants, ticket) = self.act(decide, |store, batch, grants| {
+            let durable = grants.iter().any(|grant| grant.supersedes);
+            if durable {
+                return Some(store.submit(batch));
+            }
+            submit_loose(store, batch);
+            None
         });
         for grant in &grants {
             self.meters.wait.record(Duration::from_millis(u64::try_from(grant.waited_ms).unwrap_or(0)));
         }
-        grants
+        (grants, ticket)
     }
 
     pub(crate) async fn beat(&self, worker: &Worker, leases: &[Lease]) -> Result<Beat, Error> {
@@ -390,6 +394,12 @@ impl EmbeddedQueue {
 impl fmt::Debug for EmbeddedQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmbeddedQueue").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn submit_loose(store: &Store, batch: tidegate_store::Batch) {
+    if !batch.is_empty() {
+        store.submit_loose(batch);
     }
 }
 

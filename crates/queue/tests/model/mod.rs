@@ -32,6 +32,8 @@ pub struct ModelJob {
     pub lease: Option<Lease>,
     pub local: bool,
     pub cancelling: bool,
+    /// Its last lease ran out since it was last claimed.
+    pub rescued: bool,
     pub order: u64,
     pub turn: u64,
     pub finished: u64,
@@ -253,6 +255,7 @@ impl Model {
         } else if job.attempt >= job.max_attempts {
             self.fail(now, index, None);
         } else {
+            self.jobs[index].rescued = true;
             self.jobs[index].state = State::Retryable;
             self.settle_of(index);
             self.enter(index, now);
@@ -272,6 +275,8 @@ impl Model {
         for job in &mut self.jobs {
             if !job.state.is_finished() {
                 (job.order, job.turn) = (0, 0);
+                // What was read back is durable.
+                job.rescued = false;
             }
             if job.state == State::Running {
                 job.at = if job.local { now } else { now + LEASE };
