@@ -51,9 +51,12 @@ fn flip_each_byte(original: &Path) {
     let (end, mut refused) = (acknowledged_end(&good), 0);
     let folder = crate::common::folder();
     copy(original, folder.path());
-    for at in 0..good.len() {
+    // A bit of each byte, then each byte zeroed.
+    let flips = (0..good.len()).map(|at| (at, 1 << (at % 8)));
+    let zeros = (0..good.len()).filter(|at| good[*at] != 0).map(|at| (at, good[at]));
+    for (at, mask) in flips.chain(zeros) {
         let mut bad = good.clone();
-        bad[at] ^= 1 << (at % 8);
+        bad[at] ^= mask;
         std::fs::write(journal(folder.path()), &bad).unwrap();
         let what = format!("flip at {at} of {end}");
         match outcome(folder.path(), COUNT, LENGTH, &what) {
