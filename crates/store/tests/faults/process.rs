@@ -3,7 +3,7 @@
 use tidegate_store::{Durability, Error};
 
 use crate::child::{Said, Task, acknowledged};
-use crate::common::{config, open, read};
+use crate::common::{config, journal, key, open, read, trim};
 
 fn survives_kills(durability: Durability) {
     let folder = tempfile::tempdir().unwrap();
@@ -32,6 +32,24 @@ fn kill_loses_nothing_acknowledged_with_sync() {
 #[test]
 fn kill_loses_nothing_acknowledged_with_everysec() {
     survives_kills(Durability::EverySecond);
+}
+
+#[test]
+fn the_last_acknowledged_write_before_a_kill_is_missed_when_it_is_gone() {
+    let folder = crate::common::folder();
+    let mut child = Task::new(folder.path()).start(|_| ());
+    let mut said: Vec<Said> = (0..21).map(|_| child.next().unwrap()).collect();
+    said.extend(child.kill());
+    let last = *acknowledged(&said).last().unwrap();
+    let path = journal(folder.path());
+    let bytes = trim(&path);
+    let key = key(last);
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap();
+    std::fs::write(&path, &bytes[..at]).unwrap();
+    let error = open(config(folder.path())).map(|_| ()).unwrap_err();
+    // The mark is set before the answer is given, so it knows of this write, and perhaps of one more.
+    assert!(matches!(error, Error::Lost { acknowledged, .. } if acknowledged > last), "{error}");
+    assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
 }
 
 #[test]
