@@ -62,6 +62,12 @@ pub(crate) fn number_of(key: &[u8]) -> Result<u64, String> {
 
 /// Encodes behind the version byte.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    // Most records fit on the stack and are then copied once, at their size.
+    let mut buffer = [VERSION; 512];
+    if let Ok(used) = postcard::to_slice(value, &mut buffer[1..]) {
+        let length = used.len() + 1;
+        return buffer[..length].to_vec();
+    }
     // Serialising plain data into a vector cannot fail; an empty record would be reported as damaged on reading.
     postcard::to_extend(value, vec![VERSION]).unwrap_or_default()
 }

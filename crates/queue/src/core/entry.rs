@@ -106,10 +106,13 @@ impl Entry {
     }
 }
 
+/// Entries in one piece of the slab. Pieces never move, so growing never copies what is there.
+const PIECE: usize = 1024;
+
 /// Live jobs under small indices that stay put, found by number.
 #[derive(Debug, Default)]
 pub(crate) struct Slab {
-    entries: Vec<Option<Entry>>,
+    pieces: Vec<Vec<Option<Entry>>>,
     free: Vec<u32>,
     by_number: HashMap<u64, u32>,
 }
@@ -125,19 +128,31 @@ impl Slab {
 
     pub(crate) fn insert(&mut self, entry: Entry) -> u32 {
         let number = entry.number;
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(None);
-            // Fewer than 2^32 live jobs: their entries alone would take a terabyte.
-            u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
-        });
-        self.entries[index as usize] = Some(entry);
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.pieces[index as usize / PIECE][index as usize % PIECE] = Some(entry);
+                index
+            }
+            None => self.append(entry),
+        };
         self.by_number.insert(number, index);
         index
     }
 
+    fn append(&mut self, entry: Entry) -> u32 {
+        if self.pieces.last().is_none_or(|piece| piece.len() == PIECE) {
+            self.pieces.push(Vec::with_capacity(PIECE));
+        }
+        let full = (self.pieces.len() - 1) * PIECE;
+        let Some(piece) = self.pieces.last_mut() else { return u32::MAX };
+        piece.push(Some(entry));
+        // Fewer than 2^32 live jobs: their entries alone would take a terabyte.
+        u32::try_from(full + piece.len() - 1).unwrap_or(u32::MAX)
+    }
+
     /// Takes an entry out; its memory is used again.
     pub(crate) fn remove(&mut self, index: u32) -> Option<Entry> {
-        let entry = self.entries.get_mut(index as usize)?.take()?;
+        let entry = self.pieces.get_mut(index as usize / PIECE)?.get_mut(index as usize % PIECE)?.take()?;
         self.by_number.remove(&entry.number);
         self.free.push(index);
         if self.by_number.is_empty() {
@@ -151,12 +166,14 @@ impl Index<u32> for Slab {
     type Output = Entry;
 
     fn index(&self, index: u32) -> &Entry {
-        self.entries[index as usize].as_ref().expect("an index is used only while its entry lives")
+        let entry = self.pieces[index as usize / PIECE][index as usize % PIECE].as_ref();
+        entry.expect("an index is used only while its entry lives")
     }
 }
 
 impl IndexMut<u32> for Slab {
     fn index_mut(&mut self, index: u32) -> &mut Entry {
-        self.entries[index as usize].as_mut().expect("an index is used only while its entry lives")
+        let entry = self.pieces[index as usize / PIECE][index as usize % PIECE].as_mut();
+        entry.expect("an index is used only while its entry lives")
     }
 }

@@ -173,6 +173,36 @@ impl Core {
         }
     }
 
+    /// Puts all that are available into the line at once, when the index is built from the records. They have their
+    /// order; the first of each key stands where it arrived.
+    pub(super) fn list_available(&mut self, free: &[(u64, u32)], keyed: &[(u64, u32)]) {
+        let mut numbers: Vec<u64> = free.iter().chain(keyed).map(|(number, _)| *number).collect();
+        numbers.sort_unstable();
+        self.by_state[State::Available as usize].extend(numbers);
+        let line = free.iter().map(|(_, index)| {
+            let entry = &mut self.slab[*index];
+            entry.turn = entry.order;
+            (entry.spec.priority, entry.turn, *index)
+        });
+        self.line.0 = line.collect();
+        for (_, index) in keyed {
+            let entry = &self.slab[*index];
+            let (Some(key), place) = (entry.spec.key.clone(), (entry.spec.priority, entry.order, *index)) else {
+                continue;
+            };
+            let lane = self.lanes.of(&key);
+            self.slab[*index].lane = Some(lane);
+            self.lanes.get(lane).waiting.insert(place);
+        }
+        let lanes: Vec<u32> = self.lanes.by_key.values().copied().collect();
+        for lane in lanes {
+            if let Some((_, _, first)) = self.lanes.get(lane).waiting.first().copied() {
+                self.slab[first].turn = self.slab[first].order;
+            }
+            self.reconcile(lane);
+        }
+    }
+
     fn withdraw(&mut self, lane_index: u32, index: u32) {
         let entry = &self.slab[index];
         let lane = self.lanes.get(lane_index);

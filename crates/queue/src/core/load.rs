@@ -1,42 +1,113 @@
 //! From the records back to the index, after a start.
+//!
+//! Claims come before jobs, so that each job is known to run or to wait when it is read, and goes to its place at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Core, Effects, Entry, millis};
+use foldhash::HashMap;
+
+use super::{Core, Effects, millis};
 use crate::State;
 use crate::record::{CLAIMS, StoredChunk, StoredClaim, StoredIdempotency, StoredJob, decode, key};
 
 /// Gathers the records of one queue, then builds its index.
 pub(crate) struct Loader {
     core: Core,
-    live: BTreeMap<u64, Entry>,
+    now: i64,
     /// Finished records by end: finished at, number, record.
     finished: BTreeMap<(i64, u64), Vec<u8>>,
-    claims: BTreeMap<u64, StoredClaim>,
+    /// What was handed out, by job, newest last.
+    claimed: HashMap<u64, Vec<Claimed>>,
+    grants: BTreeSet<u64>,
+    /// Available jobs without a key, in order: number and index.
+    free: Vec<(u64, u32)>,
+    /// Those with a key, likewise; they enter when all that run are known.
+    keyed: Vec<(u64, u32)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Claimed {
+    grant: u64,
+    attempt: u16,
+    at: i64,
+    local: bool,
 }
 
 impl Loader {
-    pub(crate) fn new(core: Core) -> Self {
-        Self { core, live: BTreeMap::new(), finished: BTreeMap::new(), claims: BTreeMap::new() }
+    pub(crate) fn new(core: Core, now: i64) -> Self {
+        Self {
+            core,
+            now,
+            finished: BTreeMap::new(),
+            claimed: HashMap::default(),
+            grants: BTreeSet::new(),
+            free: Vec::new(),
+            keyed: Vec::new(),
+        }
     }
 
-    /// Takes a record of the jobs table.
+    /// Takes a record of the claims table, in order; all before the first job.
+    pub(crate) fn claim(&mut self, grant: u64, record: &[u8]) -> Result<(), String> {
+        let StoredClaim { at, local, jobs } = decode(record)?;
+        self.grants.insert(grant);
+        for (number, attempt) in jobs {
+            self.claimed.entry(number).or_default().push(Claimed { grant, attempt, at, local });
+        }
+        Ok(())
+    }
+
+    /// Takes a record of the jobs table, in order.
     pub(crate) fn job(&mut self, number: u64, record: &[u8]) -> Result<(), String> {
         let job: StoredJob<'_> = decode(record)?;
         let state = job.state()?;
         if state.is_finished() {
             self.finished.insert((job.finished_at, number), record.to_vec());
         } else {
-            let entry = job.entry(number, state, &mut |name| self.core.share(name));
-            self.live.insert(number, entry);
+            self.live(number, &job, state);
         }
         Ok(())
     }
 
-    /// Takes a record of the claims table.
-    pub(crate) fn claim(&mut self, grant: u64, record: &[u8]) -> Result<(), String> {
-        self.claims.insert(grant, decode(record)?);
-        Ok(())
+    fn live(&mut self, number: u64, job: &StoredJob<'_>, state: State) {
+        let core = &mut self.core;
+        let newest = self.claimed.get(&number).and_then(|claims| claims.last()).filter(|claim| claim.grant > job.floor);
+        // A promotion is not written down: whoever runs, or is due, was or will be promoted.
+        let waits = matches!(state, State::Scheduled | State::Retryable) && job.run_at > self.now;
+        let state = if newest.is_none() && waits { state } else { State::Available };
+        let mut entry = job.entry(number, state, &mut |name| core.share(name));
+        if let Some(dedup) = &entry.spec.dedup {
+            core.dedup.insert(dedup.0.clone(), (number, dedup.1));
+        }
+        if let Some(claim) = newest.copied() {
+            entry.attempt = claim.attempt;
+            entry.grant = claim.grant;
+            let index = core.insert(entry);
+            Self::run(core, self.now, index, claim);
+            return;
+        }
+        if state != State::Available {
+            core.due.insert((entry.at, number));
+            core.insert(entry);
+            return;
+        }
+        entry.order = core.next_order();
+        entry.at = entry.spec.created_at;
+        let keyed = entry.spec.key.is_some();
+        // The set of the available and the line are built at the end, in one go.
+        let index = core.insert_unlisted(entry);
+        if keyed { self.keyed.push((number, index)) } else { self.free.push((number, index)) }
+    }
+
+    fn run(core: &mut Core, now: i64, index: u32, claim: Claimed) {
+        core.start_loaded(index);
+        let lease = if claim.local { 0 } else { millis(core.rules.lease) };
+        let entry = &mut core.slab[index];
+        entry.local = claim.local;
+        entry.started_at = claim.at;
+        entry.deadline = claim.at.saturating_add_unsigned(entry.spec.timeout_ms);
+        entry.at = now.saturating_add(lease);
+        core.leases.insert((entry.at, entry.number));
+        *core.grants.entry(claim.grant).or_default() += 1;
     }
 
     /// Takes a record of the history table.
@@ -54,74 +125,20 @@ impl Loader {
     }
 
     /// Builds the index. Jobs that ran keep running under a fresh lease, so that their workers may go on, but for
-    /// those of this process, which died with it: their leases are over.
-    pub(crate) fn finish(mut self, now: i64, effects: &mut Effects) -> Result<Core, String> {
+    /// those of this process, which died with it: their leases are over. Those that waited stand in line in the order
+    /// of their submission.
+    pub(crate) fn finish(mut self, effects: &mut Effects) -> Result<Core, String> {
         for ((_, number), record) in std::mem::take(&mut self.finished) {
             let job: StoredJob<'_> = decode(&record)?;
             let state = job.state()?;
             self.core.load_finished(number, &job, state, record.len());
         }
-        let running = self.apply_claims(effects);
-        for (number, mut entry) in std::mem::take(&mut self.live) {
-            if let Some(dedup) = &entry.spec.dedup {
-                self.core.dedup.insert(dedup.0.clone(), (number, dedup.1));
-            }
-            let claim = running.get(&number);
-            // A promotion is not written down: whoever runs, or is due, was or will be promoted.
-            if claim.is_some() || entry.at <= now {
-                entry.state = State::Available;
-            }
-            let (state, at) = (entry.state, entry.at);
-            let index = self.core.insert(entry);
-            // Those that run enter their lanes first, so that no key exceeds its limit below.
-            match claim {
-                Some(claim) => self.run(now, index, *claim),
-                None if state != State::Available => _ = self.core.due.insert((at, number)),
-                None => {}
-            }
+        let core = &mut self.core;
+        for grant in self.grants.iter().filter(|grant| !core.grants.contains_key(*grant)) {
+            effects.batch.delete(CLAIMS, key(core.no, *grant));
         }
-        let waiting: Vec<u64> = self.core.by_state[State::Available as usize].iter().copied().collect();
-        for number in waiting {
-            if let Some(index) = self.core.slab.find(number) {
-                let since = self.core.slab[index].spec.created_at;
-                self.core.enter(index, since);
-            }
-        }
+        core.list_available(&self.free, &self.keyed);
         self.core.prune_excess(effects);
         Ok(self.core)
-    }
-
-    /// Which jobs run, by the newest claim that concerns each: number → started at, local.
-    fn apply_claims(&mut self, effects: &mut Effects) -> BTreeMap<u64, (i64, bool)> {
-        let mut running = BTreeMap::new();
-        for (grant, claim) in std::mem::take(&mut self.claims) {
-            for (number, attempt) in claim.jobs {
-                let Some(entry) = self.live.get_mut(&number).filter(|entry| grant > entry.grant) else { continue };
-                entry.grant = grant;
-                entry.attempt = attempt;
-                running.insert(number, (claim.at, claim.local));
-                *self.core.grants.entry(grant).or_default() += 1;
-            }
-            if !self.core.grants.contains_key(&grant) {
-                effects.batch.delete(CLAIMS, key(self.core.no, grant));
-            }
-        }
-        running
-    }
-
-    fn run(&mut self, now: i64, index: u32, (started_at, local): (i64, bool)) {
-        let core = &mut self.core;
-        if core.slab[index].attempt > 0 {
-            let entry = &core.slab[index];
-            core.expiring.remove(&(entry.spec.expires_at, entry.number));
-        }
-        core.start_loaded(index);
-        let lease = if local { 0 } else { millis(core.rules.lease) };
-        let entry = &mut core.slab[index];
-        entry.local = local;
-        entry.started_at = started_at;
-        entry.deadline = started_at.saturating_add_unsigned(entry.spec.timeout_ms);
-        entry.at = now.saturating_add(lease);
-        core.leases.insert((entry.at, entry.number));
     }
 }

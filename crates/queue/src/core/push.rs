@@ -118,8 +118,13 @@ impl Core {
 
     /// Adds a live entry to every index that does not depend on the line.
     pub(super) fn insert(&mut self, entry: Entry) -> u32 {
-        self.bytes += entry.spec.weight();
         self.by_state[entry.state as usize].insert(entry.number);
+        self.insert_unlisted(entry)
+    }
+
+    /// Like [`insert`](Self::insert), but for the members of its state.
+    pub(super) fn insert_unlisted(&mut self, entry: Entry) -> u32 {
+        self.bytes += entry.spec.weight();
         if entry.attempt == 0 && entry.spec.expires_at != i64::MAX {
             self.expiring.insert((entry.spec.expires_at, entry.number));
         }

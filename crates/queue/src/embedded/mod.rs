@@ -177,16 +177,16 @@ impl Shared {
     }
 
     fn load_queue(&self, name: &QueueName, stored: &StoredQueue) -> Result<EmbeddedQueue, Error> {
-        let mut loader = Loader::new(self.core(name, stored.no, stored.paused));
+        let mut loader = Loader::new(self.core(name, stored.no, stored.paused), self.config.clock.now().0);
         let prefix = stored.no.to_be_bytes();
         let place = |what: &str, number: u64| format!("{what} {}", JobId { queue: name.clone(), number });
-        self.store.scan(JOBS, &prefix, |key, value| {
-            let number = number_of(key).map_err(|e| damaged("a job's key", &e))?;
-            loader.job(number, value).map_err(|e| damaged(&place("job", number), &e)).map(|()| true)
-        })?;
         self.store.scan(CLAIMS, &prefix, |key, value| {
             let number = number_of(key).map_err(|e| damaged("a claim's key", &e))?;
             loader.claim(number, value).map_err(|e| damaged(&place("claim", number), &e)).map(|()| true)
+        })?;
+        self.store.scan(JOBS, &prefix, |key, value| {
+            let number = number_of(key).map_err(|e| damaged("a job's key", &e))?;
+            loader.job(number, value).map_err(|e| damaged(&place("job", number), &e)).map(|()| true)
         })?;
         self.store.scan(HISTORY, &prefix, |key, value| {
             let number = number_of(key).map_err(|e| damaged("a history key", &e))?;
@@ -197,7 +197,7 @@ impl Shared {
             loader.idempotency(number, value).map_err(|e| damaged(&place("idempotency", number), &e)).map(|()| true)
         })?;
         let mut effects = Effects::default();
-        let core = loader.finish(self.config.clock.now().0, &mut effects).map_err(|e| damaged(name.as_str(), &e))?;
+        let core = loader.finish(&mut effects).map_err(|e| damaged(name.as_str(), &e))?;
         self.store.submit_loose(effects.batch);
         Ok(EmbeddedQueue::new(core, self))
     }

@@ -288,13 +288,22 @@ impl Model {
             _ => false,
         };
         let waiting: Vec<usize> = (0..self.jobs.len()).filter(|i| waits(&self.jobs[*i])).collect();
-        // Entered one by one: a job that is not there yet does not count.
-        for index in &waiting {
-            self.jobs[*index].state = State::Retryable;
-        }
         for index in waiting {
-            let since = self.jobs[index].at;
-            self.enter(index, since);
+            let order = self.tick();
+            let job = &mut self.jobs[index];
+            job.state = State::Available;
+            job.order = order;
+            if job.key.is_none() {
+                job.turn = order;
+            }
+        }
+        // The first of each key stands where it arrived.
+        for key in 0..=u8::MAX {
+            let first =
+                self.of_key(key, State::Available).min_by_key(|i| (self.jobs[*i].priority, self.jobs[*i].order));
+            if let Some(index) = first {
+                self.jobs[index].turn = self.jobs[index].order;
+            }
         }
     }
 }
