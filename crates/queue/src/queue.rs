@@ -87,13 +87,14 @@ impl Queue {
         queue.finish(finishes).await
     }
 
-    /// [`finish`](Self::finish) and [`claim`](Self::claim) in one call.
+    /// [`finish`](Self::finish) and [`claim`](Self::claim) in one call: what ended makes room for what is claimed, and
+    /// the claim does not wait for the disk.
     ///
     /// # Errors
     /// As of the two; when finishing fails nothing is claimed.
     pub async fn step(&self, finishes: Vec<Finish>, claim: Claim) -> Result<(Vec<Outcome>, Vec<Claimed>), Error> {
-        let outcomes = self.finish(finishes).await?;
-        Ok((outcomes, self.claim(claim).await?))
+        let Inner::Embedded(queue) = &self.inner;
+        queue.step(finishes, claim).await
     }
 
     /// Notes the progress of running attempts.

@@ -210,7 +210,7 @@ fn open_engine(config: &Config, path: &Path, tables: &[&str]) -> Result<Opened, 
         let database = Database::builder(path)
             .cache_size(config.cache_bytes)
             .journal_compression(CompressionType::None)
-            .max_journaling_size(512 << 20)
+            .max_journaling_size(128 << 20)
             .open()?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(config.buffer_bytes);
         let own = database.keyspace(OWN, options)?;

@@ -17,9 +17,10 @@ use crate::config::SYNC_INTERVAL;
 use crate::disk::{Disk, Reach};
 use crate::{Durability, Error};
 
-/// How long the thread looks for more work before it sleeps, after a group somebody waited for. 30 µs: about the time
-/// a lone caller needs to come back with its next write; waking a sleeping thread would cost it more than the sync.
-const LINGER: Duration = Duration::from_micros(30);
+/// How long the thread looks for more work before it sleeps, after a group that more than one caller waited for. 100 µs:
+/// about the time those callers need to come back; waking a sleeping thread would cost them more. A lone caller is
+/// quicker without: the thread that looks takes the core it runs on.
+const LINGER: Duration = Duration::from_micros(100);
 
 pub(crate) type Answer = oneshot::Sender<Result<(), Error>>;
 
@@ -165,9 +166,9 @@ impl Writer {
                 self.sync();
                 continue;
             };
-            let awaited = !group.answers.is_empty();
+            let waiting = group.answers.len();
             let closing = group.closing;
-            if !group.writes.is_empty() || awaited {
+            if !group.writes.is_empty() || waiting > 0 {
                 self.write(group);
             }
             if self.durability == Durability::EverySecond {
@@ -185,7 +186,7 @@ impl Writer {
                 self.sync();
                 return;
             }
-            if awaited && self.durability == Durability::Sync {
+            if waiting > 1 && self.durability == Durability::Sync {
                 self.shared.linger();
             }
         }

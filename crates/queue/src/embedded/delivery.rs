@@ -25,14 +25,14 @@ impl Drop for Undelivered<'_> {
 }
 
 impl EmbeddedQueue {
-    /// Completes granted jobs with their payloads. A payload that cannot be read discards its job, with the reason.
+    /// Completes granted jobs with their payloads, once what must be durable `before` is. A payload that cannot be read discards its job, with the reason.
     pub(super) async fn deliver(
         self: &Arc<Self>,
         grants: Vec<Grant>,
-        ticket: Option<Ticket>,
+        before: [Option<Ticket>; 2],
     ) -> Result<Vec<Claimed>, Error> {
         let mut undelivered = Undelivered { queue: self, leases: grants.iter().map(|grant| grant.lease).collect() };
-        if let Some(ticket) = ticket {
+        for ticket in before.into_iter().flatten() {
             ticket.await?;
         }
         let mut claimed = Vec::with_capacity(grants.len());

@@ -5,6 +5,7 @@
 //! is durable with the next verb that does, and until then a crash only forgets that the attempt began.
 
 mod delivery;
+mod load;
 mod meters;
 mod queue;
 mod read;
@@ -184,9 +185,9 @@ impl Shared {
             let number = number_of(key).map_err(|e| damaged("a claim's key", &e))?;
             loader.claim(number, value).map_err(|e| damaged(&place("claim", number), &e)).map(|()| true)
         })?;
-        self.store.scan(JOBS, &prefix, |key, value| {
+        load::read_ahead(&self.store, JOBS, &prefix, |key, value| {
             let number = number_of(key).map_err(|e| damaged("a job's key", &e))?;
-            loader.job(number, value).map_err(|e| damaged(&place("job", number), &e)).map(|()| true)
+            loader.job(number, value).map_err(|e| damaged(&place("job", number), &e))
         })?;
         self.store.scan(HISTORY, &prefix, |key, value| {
             let number = number_of(key).map_err(|e| damaged("a history key", &e))?;

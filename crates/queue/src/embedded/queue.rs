@@ -182,10 +182,7 @@ impl EmbeddedQueue {
     }
 
     pub(crate) async fn claim(self: &Arc<Self>, claim: Claim) -> Result<Vec<Claimed>, Error> {
-        if !(1..=CLAIM_MAX).contains(&claim.limit) {
-            return Err(Error::Invalid { field: "limit", reason: format!("1 to {CLAIM_MAX}") });
-        }
-        check_worker(&claim.worker)?;
+        check_claim(&claim)?;
         let until = Instant::now() + claim.wait;
         let waiting = (!claim.wait.is_zero()).then(|| Waiting::new(&self.waiting));
         loop {
@@ -198,7 +195,7 @@ impl EmbeddedQueue {
             let (grants, ticket) = self.grant(&claim);
             if !grants.is_empty() {
                 drop(waiting);
-                return self.deliver(grants, ticket).await;
+                return self.deliver(grants, [ticket, None]).await;
             }
             if waiting.is_none() || self.alarm.is_draining() {
                 return Ok(Vec::new());
@@ -247,22 +244,47 @@ impl EmbeddedQueue {
     }
 
     pub(crate) async fn finish(&self, finishes: Vec<Finish>) -> Result<Vec<Outcome>, Error> {
+        if finishes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (outcomes, ticket) = self.submit_finishes(finishes)?;
+        ticket.await?;
+        Ok(outcomes)
+    }
+
+    pub(crate) async fn step(
+        self: &Arc<Self>,
+        finishes: Vec<Finish>,
+        claim: Claim,
+    ) -> Result<(Vec<Outcome>, Vec<Claimed>), Error> {
+        check_claim(&claim)?;
+        if finishes.is_empty() {
+            return Ok((Vec::new(), self.claim(claim).await?));
+        }
+        let (outcomes, finished) = self.submit_finishes(finishes)?;
+        // What is there now is taken while the finishes are on their way to the disk, and handed out after them.
+        let (grants, claimed) = self.grant(&claim);
+        if grants.is_empty() {
+            finished.await?;
+            return Ok((outcomes, self.claim(claim).await?));
+        }
+        let claimed = self.deliver(grants, [Some(finished), claimed]).await?;
+        Ok((outcomes, claimed))
+    }
+
+    fn submit_finishes(&self, finishes: Vec<Finish>) -> Result<(Vec<Outcome>, Ticket), Error> {
         check_length("finishes", finishes.len())?;
         let large =
             |finish: &Finish| matches!(finish, Finish::Complete { result: Some(r), .. } if r.len() > self.payload_max);
         if finishes.iter().any(large) {
             return Err(Error::Invalid { field: "result", reason: format!("at most {} bytes", self.payload_max) });
         }
-        if finishes.is_empty() {
-            return Ok(Vec::new());
-        }
         self.store.check()?;
         let (outcomes, ticket) = self.act_durably(|core, now, effects| {
             finishes.into_iter().map(|finish| core.finish(now, finish, effects)).collect::<Vec<_>>()
         });
-        ticket.await?;
         self.count_stale(&outcomes);
-        Ok(outcomes)
+        Ok((outcomes, ticket))
     }
 
     /// [`finish`](Self::finish) for those who cannot wait.
@@ -405,6 +427,13 @@ fn submit_loose(store: &Store, batch: tidegate_store::Batch) {
 
 fn check_length(field: &'static str, length: usize) -> Result<(), Error> {
     if length > CALL_MAX { Err(Error::Invalid { field, reason: format!("at most {CALL_MAX}") }) } else { Ok(()) }
+}
+
+fn check_claim(claim: &Claim) -> Result<(), Error> {
+    if !(1..=CLAIM_MAX).contains(&claim.limit) {
+        return Err(Error::Invalid { field: "limit", reason: format!("1 to {CLAIM_MAX}") });
+    }
+    check_worker(&claim.worker)
 }
 
 fn check_worker(worker: &Worker) -> Result<(), Error> {
