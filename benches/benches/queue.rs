@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 
 /// The allocator of the server: jobs are made by one thread and freed by another, where allocators differ most.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Where the data is: inside the target directory.
 const DATA: &str = env!("CARGO_TARGET_TMPDIR");

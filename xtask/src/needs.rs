@@ -19,13 +19,6 @@ struct Packages {
     brew: &'static str,
 }
 
-/// Builds jemalloc, the allocator of the server.
-pub(crate) const MAKE: Program = Program {
-    name: "make",
-    why: "the allocator of the server is built with it",
-    packages: Packages { apt: "make", dnf: "make", apk: "make", brew: "make" },
-};
-
 /// Runs the example worker written in Python.
 pub(crate) const PYTHON: Program = Program {
     name: "python3",

@@ -12,7 +12,7 @@ use crate::{needs, shell};
 pub(crate) fn usage() -> String {
     "cargo xtask test [--release] [arguments of cargo test] [-- arguments of the test programs]\n\n\
      Builds the server (debug unless --release), then runs unit, integration, example and documentation tests of\n\
-     every package, journeys over HTTP included. What a test needs beside Rust (make, python3, node) is installed first.\n\
+     every package, journeys over HTTP included. What a test needs beside Rust (python3, node) is installed first.\n\
      Examples: cargo xtask test -p tidegate-queue    cargo xtask test expired_lease    cargo xtask test -- --nocapture"
         .to_owned()
 }
@@ -20,10 +20,8 @@ pub(crate) fn usage() -> String {
 pub(crate) fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let release = arguments.flag("--release");
     let (cargo_arguments, test_arguments) = arguments.rest();
-    println!(
-        "test: checking for make, which builds the allocator, and python3 and node, which run the example workers"
-    );
-    needs::ensure(&[needs::MAKE, needs::PYTHON, needs::NODE])?;
+    println!("test: checking for python3 and node, which run the example workers");
+    needs::ensure(&[needs::PYTHON, needs::NODE])?;
     println!("test: building the server ({})", if release { "release" } else { "debug" });
     let binary = server_binary(release)?;
     let mut words = vec!["test", "--locked", "--no-fail-fast"];

@@ -6,10 +6,10 @@ mod trace;
 
 use std::process::ExitCode;
 
-/// Keeps memory flat where the system's allocator fragments under many small payloads. Its background thread stays
-/// off: an idle server wakes nothing.
+/// Keeps memory flat where the system's allocator fragments under many small payloads: jobs are made by one thread and
+/// freed by another. It has no threads or timers of its own, and needs nothing but the C compiler to be built.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = cli::arguments();
