@@ -1,8 +1,8 @@
 //! Time as the queue sees it: milliseconds since 1970, read from a clock that tests can hold still.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// An instant in milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,7 +28,8 @@ impl UnixMillis {
 /// Where a queue reads the time.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
-    /// The system's wall clock.
+    /// The system's wall clock without its steps: when somebody sets the clock, leases and delays in progress keep
+    /// their length to within a tenth, and what this shows draws level with the wall clock bit by bit.
     #[default]
     System,
     /// A clock that stands still until it is moved; for tests.
@@ -41,11 +42,40 @@ impl Clock {
     pub fn now(&self) -> UnixMillis {
         match self {
             Self::System => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+                static STEADY: OnceLock<Mutex<Steady>> = OnceLock::new();
+                let steady = STEADY.get_or_init(|| Mutex::new(Steady { at: Instant::now(), shows: wall() }));
+                // A panic leaves at worst a reading that is not the newest.
+                UnixMillis(
+                    steady.lock().unwrap_or_else(PoisonError::into_inner).read(Instant::now(), wall()) / 1_000_000,
+                )
             }
             Self::Manual(clock) => clock.now(),
         }
+    }
+}
+
+/// Nanoseconds since 1970 by the wall clock.
+fn wall() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// A clock that goes as the monotonic one does and follows the wall clock at a tenth of its pace.
+#[derive(Debug)]
+struct Steady {
+    at: Instant,
+    /// What it showed then, in nanoseconds.
+    shows: i64,
+}
+
+impl Steady {
+    fn read(&mut self, at: Instant, wall: i64) -> i64 {
+        let passed = i64::try_from(at.saturating_duration_since(self.at).as_nanos()).unwrap_or(i64::MAX / 2);
+        let shows = self.shows.saturating_add(passed);
+        let behind = wall.saturating_sub(shows).clamp(-passed / 10, passed / 10);
+        self.at = self.at.max(at);
+        self.shows = shows.saturating_add(behind);
+        self.shows
     }
 }
 
@@ -69,5 +99,27 @@ impl ManualClock {
     /// Moves it forward.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(i64::try_from(by.as_millis()).unwrap_or(0), Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    #[test]
+    fn a_set_clock_neither_jumps_nor_stands_still_and_draws_level() {
+        let start = Instant::now();
+        for step in [-3600, 3600] {
+            let mut steady = Steady { at: start, shows: 1000 * SECOND };
+            let after = |seconds: u64| start + Duration::from_secs(seconds);
+            let wall = |seconds: i64| (1000 + seconds + step) * SECOND;
+            let tenth = SECOND * step.signum() / 10;
+            assert_eq!(steady.read(after(10), wall(10)), 1010 * SECOND + 10 * tenth);
+            assert_eq!(steady.read(after(10), wall(10)), 1010 * SECOND + 10 * tenth, "read twice, it shows the same");
+            assert_eq!(steady.read(after(40_000), wall(40_000)), wall(40_000), "level after ten times the step");
+            assert_eq!(steady.read(after(40_001), wall(40_001)), wall(40_001));
+        }
     }
 }

@@ -64,7 +64,8 @@ pub struct Config {
     pub history_max: u64,
     /// Transitions are kept this long at most.
     pub history_age: Duration,
-    /// Idempotency keys remembered per queue at most; beyond, the oldest is forgotten and counted.
+    /// Idempotency keys remembered per queue at most, and ten times as many jobs under them; beyond, the oldest key is
+    /// forgotten and counted.
     pub idempotency_max: usize,
     /// How long an idempotency key is remembered.
     pub idempotency_window: Duration,

@@ -38,6 +38,9 @@ impl Log {
     }
 }
 
+/// Answers remembered per key, on the average, at most: a key of a large submission holds thousands.
+const ANSWERS_PER_KEY: usize = 10;
+
 /// Idempotency keys and where their records are.
 #[derive(Debug, Default)]
 pub(crate) struct Idempotencies {
@@ -45,6 +48,8 @@ pub(crate) struct Idempotencies {
     /// Oldest first: place, key, when.
     by_age: VecDeque<(u64, Arc<str>, i64)>,
     next_place: u64,
+    /// Answers remembered, all keys together.
+    answers: usize,
     /// Forgotten before their time, because there were too many.
     pub(crate) forgotten_early: u64,
 }
@@ -91,7 +96,7 @@ impl Idempotencies {
         let record = StoredIdempotency { key: Arc::clone(&wanted.key), fingerprint: wanted.fingerprint, at, answers };
         effects.batch.put(IDEMPOTENCY, key(no, place), encode(&record));
         self.load(place, record);
-        while self.by_key.len() > max.max(1) {
+        while self.by_key.len() > max.max(1) || self.answers > max.max(1) * ANSWERS_PER_KEY {
             self.forgotten_early += 1;
             self.forget_oldest(no, effects);
         }
@@ -103,15 +108,20 @@ impl Idempotencies {
             self.next_place = place + 1;
             self.by_age.push_back((place, Arc::clone(&record.key), record.at));
         }
-        self.by_key.insert(Arc::clone(&record.key), (place, record));
+        self.answers += record.answers.len();
+        if let Some((_, before)) = self.by_key.insert(Arc::clone(&record.key), (place, record)) {
+            self.answers -= before.answers.len();
+        }
     }
 
     fn forget_oldest(&mut self, no: u32, effects: &mut Effects) {
         let Some((place, name, _)) = self.by_age.pop_front() else { return };
         effects.batch.delete(IDEMPOTENCY, key(no, place));
         // A key used again after its window has a newer record.
-        if self.by_key.get(&name).is_some_and(|(newest, _)| *newest == place) {
-            self.by_key.remove(&name);
+        if self.by_key.get(&name).is_some_and(|(newest, _)| *newest == place)
+            && let Some((_, record)) = self.by_key.remove(&name)
+        {
+            self.answers -= record.answers.len();
         }
     }
 }

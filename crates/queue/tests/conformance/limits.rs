@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate_queue::{Config, Error, NewJob, Overflow, QueueName, Rejected, Retry, State};
+use tidegate_queue::{Config, Error, Idempotency, NewJob, Overflow, QueueName, Rejected, Retry, State};
 
 use super::{Opening, World, job, kinds, secs, with};
 
@@ -148,4 +148,20 @@ pub async fn a_claim_hands_out_only_so_many_bytes(open: impl Fn(Config) -> Openi
     }
     assert_eq!(world.claim(10).await.len(), 2, "the third would make it more than 32 MiB");
     assert_eq!(world.claim(10).await.len(), 1);
+}
+
+pub async fn idempotency_keys_are_bounded_by_their_jobs_too(open: impl Fn(Config) -> Opening + 'static) {
+    let world = World::new(open, |config| config.idempotency_max = 3).await;
+    let submit = async |key: &str, count: usize| {
+        let jobs: Vec<NewJob> = (0..count).map(|_| job("k")).collect();
+        let idempotency = Idempotency { key: key.into(), fingerprint: 1 };
+        world.queue.push_many(jobs, Some(idempotency)).await.unwrap()
+    };
+    let (first, second) = (submit("first", 20).await, submit("second", 11).await);
+    assert_eq!(submit("second", 11).await, second);
+    assert_ne!(submit("first", 20).await, first, "31 jobs were one too many for the older key");
+    let third = submit("third", 1).await;
+    submit("fourth", 1).await;
+    submit("fifth", 1).await;
+    assert_eq!(submit("third", 1).await, third);
 }
