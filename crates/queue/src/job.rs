@@ -107,6 +107,27 @@ impl NewJob {
         self
     }
 
+    /// Waits until this instant before the job becomes available.
+    #[must_use]
+    pub fn run_at(mut self, at: UnixMillis) -> Self {
+        self.run_at = Some(at);
+        self
+    }
+
+    /// Discards the job when it has not started this long after its enqueue.
+    #[must_use]
+    pub fn expires_in(mut self, after: Duration) -> Self {
+        self.expires_in = Some(after);
+        self
+    }
+
+    /// Keeps the finished job this long.
+    #[must_use]
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = retention;
+        self
+    }
+
     /// Sets the fairness key.
     #[must_use]
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
@@ -209,7 +230,7 @@ pub struct Job {
 }
 
 /// Which jobs to list. Pages follow the order of submission.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobFilter {
     /// Only jobs in this state; `None` lists all states.
     pub state: Option<State>,
@@ -219,8 +240,14 @@ pub struct JobFilter {
     pub key: Option<Arc<str>>,
     /// Start after this place, the `next` of the previous page.
     pub after: Option<u64>,
-    /// At most this many, 1 to 1000.
+    /// At most this many, 1 to 1000; 100 by default.
     pub limit: usize,
+}
+
+impl Default for JobFilter {
+    fn default() -> Self {
+        Self { state: None, kind: None, key: None, after: None, limit: 100 }
+    }
 }
 
 /// One page of a list.

@@ -2,7 +2,7 @@
 //!
 //! | table         | key                        | value                                                        |
 //! |---------------|----------------------------|--------------------------------------------------------------|
-//! | `queues`      | `epoch`                    | number of starts, u32                                        |
+//! | `queues`      | `epoch`                    | number of the last start, u32                                |
 //! | `queues`      | `q` name                   | [`StoredQueue`]                                              |
 //! | `jobs`        | queue u32, number u64      | [`StoredJob`], payload and result inside when small          |
 //! | `payloads`    | queue, number, part u8     | a large payload (part 0) or result (part 1)                  |

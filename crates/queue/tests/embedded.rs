@@ -48,7 +48,7 @@ macro_rules! on {
                     a_beat_keeps_a_job_for_as_long_as_it_takes, a_job_that_kills_its_workers_runs_out_of_attempts,
                     an_attempt_past_its_deadline_is_told_and_then_failed, a_released_job_keeps_its_attempt_and_its_place,
                     a_failed_job_waits_between_zero_and_its_backoff, retry_in_is_exact, a_failure_for_good_is_discarded,
-                    cancelling_a_running_job_reaches_its_worker, a_cancelled_job_that_completes_is_completed,
+                    cancelling_a_running_job_reaches_its_worker, a_cancelled_job_that_completes_is_completed, a_cancel_is_answered_although_nothing_is_kept,
                     progress_is_seen_and_clamped, a_waiting_claim_wakes_for_a_job, a_dropped_claim_leaves_nothing_behind,
                     draining_answers_waiting_claims;
                 fairness: a_hot_key_does_not_starve_others, a_key_at_its_limit_is_passed_over,
@@ -64,7 +64,7 @@ macro_rules! on {
                 restart: everything_accepted_is_there_after_a_restart, a_remote_worker_keeps_its_lease_over_a_restart,
                     a_local_worker_does_not, a_lease_of_before_a_restart_is_stale_once_rescued,
                     attempts_are_counted_over_restarts, pause_and_cancel_survive_a_restart,
-                    numbers_are_never_used_again, the_dead_letter_set_survives_a_restart;
+                    numbers_are_never_used_again, a_start_that_forgot_others_uses_none_of_their_numbers, the_dead_letter_set_survives_a_restart;
             }
         }
     };

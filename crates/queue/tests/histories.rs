@@ -269,8 +269,10 @@ impl Pair {
             }
             Some((_, State::Cancelled)) => prop_assert!(answer.is_ok()),
             Some((index, State::Running)) => self.model.jobs[index].cancelling = true,
-            // With no retention it is gone before it can be answered.
-            Some((index, _)) => self.model.end(now, index, State::Cancelled),
+            Some((index, _)) => {
+                prop_assert_eq!(answer.unwrap().state, State::Cancelled);
+                self.model.end(now, index, State::Cancelled);
+            }
         }
         self.durable = self.model.clone();
         Ok(())

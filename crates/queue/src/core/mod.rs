@@ -101,7 +101,7 @@ pub(crate) struct Core {
 impl Core {
     /// An empty queue. Numbers and grants start above everything of earlier epochs.
     pub(crate) fn new(name: QueueName, no: u32, epoch: u32, rules: Rules, seed: u64) -> Self {
-        let first = u64::from(epoch) << 40 | 1;
+        let first = u64::from(epoch) << 32 | 1;
         Self {
             name,
             no,

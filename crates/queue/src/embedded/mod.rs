@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     store: Store,
     config: Config,
     registry: Registry,
-    /// The number of this start, part of every job number and grant.
+    /// The number of this start, part of every job number and grant; larger than that of any start before.
     epoch: u32,
     seed: u64,
     /// Written when a queue is made, which is rare; never held across an await.
@@ -146,10 +146,13 @@ impl Shared {
 
     /// Reads every record once and builds the queues.
     fn load(store: Store, config: Config, registry: Registry) -> Result<Self, Error> {
-        let epoch = match store.get(QUEUES, EPOCH_KEY)? {
-            None => 1,
-            Some(bytes) => decode::<u32>(&bytes).map_err(|detail| damaged("the epoch", &detail))?.saturating_add(1),
+        let stored = match store.get(QUEUES, EPOCH_KEY)? {
+            None => 0,
+            Some(bytes) => decode::<u32>(&bytes).map_err(|detail| damaged("the epoch", &detail))?,
         };
+        // At least the time in seconds: when a repair or a backup has lost the newest epochs, theirs are not used again.
+        let seconds = u32::try_from(config.clock.now().0 / 1000).unwrap_or(0);
+        let epoch = seconds.max(stored.saturating_add(1));
         let seed = config
             .seed
             .unwrap_or_else(|| std::hash::BuildHasher::hash_one(&foldhash::fast::RandomState::default(), epoch));

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::meters::Meters;
 use super::upkeep::BUDGET;
 use super::{Alarm, Shared};
-use crate::core::{Core, Effects, Grant, Renewed};
+use crate::core::{Core, Effects, Found, Grant, Renewed};
 use crate::{
     Beat, Claim, Claimed, Clock, Error, Finish, Idempotency, Job, JobId, Lease, NewJob, Outcome, Progress, Pushed,
     QueueName, QueueStats, Rejected, State, Transition, UnixMillis, Worker,
@@ -319,10 +319,19 @@ impl EmbeddedQueue {
 
     pub(crate) async fn cancel(self: &Arc<Self>, id: &JobId) -> Result<Job, Error> {
         self.store.check()?;
-        let (answer, ticket) = self.act_durably(|core, now, effects| core.cancel(now, id.number, effects));
+        let ((before, answer), ticket) = self.act_durably(|core, now, effects| {
+            let before = core.find(id.number);
+            (before, core.cancel(now, id.number, effects))
+        });
         answer?;
         ticket.await?;
-        self.job(id).await
+        match (self.job(id).await, before) {
+            // With no retention it is gone by now; it was cancelled all the same.
+            (Err(Error::JobNotFound { .. }), Some(Found::Live(job, _))) => {
+                Ok(Job { state: State::Cancelled, run_at: None, finished_at: Some(self.clock.now()), ..*job })
+            }
+            (answer, _) => answer,
+        }
     }
 
     pub(crate) async fn retry(self: &Arc<Self>, id: &JobId) -> Result<Job, Error> {

@@ -164,6 +164,13 @@ pub async fn cancelling_a_running_job_reaches_its_worker(open: impl Fn(Config) -
     assert_eq!(world.state(&dies).await, State::Cancelled);
 }
 
+pub async fn a_cancel_is_answered_although_nothing_is_kept(open: impl Fn(Config) -> Opening + 'static) {
+    let world = World::new(open, |_| {}).await;
+    let id = world.push(job("k").retention(Duration::ZERO)).await.parse().unwrap();
+    assert_eq!(world.queues.cancel(&id).await.unwrap().state, State::Cancelled);
+    assert!(matches!(world.queues.cancel(&id).await, Err(Error::JobNotFound { .. })));
+}
+
 pub async fn a_cancelled_job_that_completes_is_completed(open: impl Fn(Config) -> Opening + 'static) {
     let world = World::new(open, |_| {}).await;
     let id = world.push(job("k")).await;

@@ -112,3 +112,18 @@ pub async fn the_dead_letter_set_survives_a_restart(open: impl Fn(Config) -> Ope
     world.restart().await;
     assert_eq!((world.one().await.attempt, world.state(&id).await), (1, State::Running));
 }
+
+pub async fn a_start_that_forgot_others_uses_none_of_their_numbers(open: impl Fn(Config) -> Opening + 'static) {
+    // Two histories that know nothing of each other, as before and after a backup was put back.
+    let mut world = World::new(open, |_| {}).await;
+    world.push(job("k")).await;
+    let lease = world.one().await.lease;
+    let before = world.clock.now();
+    world.clock.advance(secs(1));
+    world.restart().await;
+    world.switch("q2").await;
+    let pushed = world.queue.push(job("k")).await.unwrap();
+    let number = pushed.id.to_string().rsplit_once('-').map(|(_, hex)| u64::from_str_radix(hex, 16).unwrap()).unwrap();
+    assert!(number >> 32 > u64::try_from(before.0 / 1000).unwrap(), "numbers start above those of any earlier second");
+    assert_ne!(world.one().await.lease, lease);
+}
