@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     fn lease() -> Lease {
-        "1.1".parse().unwrap()
+        "1.1.1".parse().unwrap()
     }
 
     fn judged(stopped: Stop, ended: Ended) -> Judgement {

@@ -10,7 +10,7 @@ mod openapi;
 mod parameters;
 mod queues;
 mod render;
-mod wire;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 

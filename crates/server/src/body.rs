@@ -157,6 +157,10 @@ impl JsonBody {
     /// # Errors
     /// `malformed_json` with line and column, or `invalid_request` naming the field.
     pub(crate) fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
+        // A list would be taken for the members in order.
+        if self.text().trim_start().starts_with('[') {
+            return Err(Problem::field("body", "a list, where a JSON object is expected"));
+        }
         parse(self.text())
     }
 

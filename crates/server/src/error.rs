@@ -3,6 +3,7 @@
 //! Every 4xx and 5xx this server sends is a [`Problem`]: `application/problem+json` with the members of RFC 9457 and the
 //! envelope's `"success": false`, so that one body serves readers of either.
 
+use crate::api::wire::Status;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -234,7 +235,10 @@ impl From<queue::Error> for Problem {
             E::BadQueueName { .. } => Self::field("queue", told),
             E::BadLease { .. } => Self::field("lease", told),
             E::Invalid { field, reason } => Self::field(camel_case(field), reason),
-            E::Conflict { .. } => Self::new(Code::Conflict, told),
+            E::Conflict { id, state, verb } => {
+                let status = Status::from(state).word();
+                Self::new(Code::Conflict, format!("Job {id} is {status}, which does not allow {verb}."))
+            }
             E::TooManyQueues { .. } => Self::new(Code::TooManyQueues, told).retry_after(QUEUES_RETRY_AFTER),
             E::IdempotencyMismatch => Self::new(Code::IdempotencyMismatch, told),
             E::Draining => Self::new(Code::Draining, told).retry_after(STORE_RETRY_AFTER),

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_metrics::Registry;
 use tidegate_queue::{QueueConfig, QueueName, Queues, TABLES};
@@ -74,6 +75,8 @@ pub struct Server {
     acceptor: Acceptor<Gate>,
     listener: TcpListener,
     address: SocketAddr,
+    /// Ends the accept loop; later than the drain begins.
+    closing: CancellationToken,
 }
 
 impl Server {
@@ -92,13 +95,12 @@ impl Server {
         let address = listener.local_addr().map_err(listen_error)?;
         let scheduler = start_scheduler(&config, &queues, &registry).await?;
         let hosts = Hosts::new(address, &config.hosts.0);
-        let (bounds, draining) = (bounds(&config), CancellationToken::new());
-        let parts =
-            Parts { config, auth, hosts, queues, store, registry: registry.clone(), draining: draining.clone() };
+        let (bounds, draining, closing) = (bounds(&config), CancellationToken::new(), CancellationToken::new());
+        let parts = Parts { config, auth, hosts, queues, store, registry: registry.clone(), draining };
         let app = Arc::new(App::new(parts));
         let gate = Gate::new(Arc::clone(&app), api::router(&app));
-        let acceptor = Acceptor::new(Arc::new(gate), bounds, draining, &registry);
-        Ok(Self { app, scheduler, acceptor, listener, address })
+        let acceptor = Acceptor::new(Arc::new(gate), bounds, closing.clone(), &registry);
+        Ok(Self { app, scheduler, acceptor, listener, address, closing })
     }
 
     /// Where it listens; with port 0 the port that was found.
@@ -117,26 +119,33 @@ impl Server {
 
     /// Answers until `stop` is cancelled, then drains; `cut` ends the drain at once.
     pub async fn run(self, stop: CancellationToken, cut: CancellationToken) -> Ended {
-        let Self { app, scheduler, acceptor, listener, .. } = self;
+        let Self { app, scheduler, acceptor, listener, closing, .. } = self;
         let drain_when_told = async {
             stop.cancelled().await;
-            tracing::info!(deadline_ms = app.config.drain_timeout.as_millis() as u64, "draining");
-            app.draining.cancel();
+            drain(&app, &scheduler, &acceptor, &closing).await
         };
-        tokio::join!(acceptor.run(listener), drain_when_told);
         tokio::select! {
             biased;
             () = cut.cancelled() => Ended::AtOnce,
-            ended = drain(&app, &scheduler, &acceptor) => ended,
+            ((), ended) = async { tokio::join!(acceptor.run(listener), drain_when_told) } => ended,
         }
     }
 }
 
-/// Waits end, streams close, requests and jobs finish; then everything is made durable.
-async fn drain(app: &App, scheduler: &Scheduler, acceptor: &Acceptor<Gate>) -> Ended {
+/// Requests in flight get this long after the jobs, even when those took the whole deadline.
+const REQUESTS_GRACE: Duration = Duration::from_secs(1);
+
+/// Waits end and `/readyz` turns 503; jobs finish while workers can still report theirs; then requests and streams end,
+/// and everything is made durable.
+async fn drain(app: &App, scheduler: &Scheduler, acceptor: &Acceptor<Gate>, closing: &CancellationToken) -> Ended {
     let time = app.config.drain_timeout;
+    let deadline = Instant::now() + time;
+    tracing::info!(deadline_ms = time.as_millis() as u64, "draining");
+    app.draining.cancel();
     app.queues.drain();
-    let (cut, report) = tokio::join!(acceptor.finish(Instant::now() + time), scheduler.drain(time));
+    let report = scheduler.drain(time).await;
+    closing.cancel();
+    let cut = acceptor.finish(deadline.max(Instant::now() + REQUESTS_GRACE)).await;
     if let Err(error) = app.queues.close().await {
         tracing::error!(%error, "failed to write out what was not durable yet");
     }

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use tidegate_server::auth::{Scope, create_token};
+use tidegate_server::auth::{Auth, Scope, create_token};
 use tidegate_server::config::{self, ConfigError, Flags, Resolved};
 use tidegate_server::env::Environment;
 use tidegate_server::{Ended, Server, StartError, openapi_json, stop_signals};
@@ -30,7 +30,10 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Action::TokenCreate { scope, note } => token(scope, &note, flags.get("token_file").map(Path::new)),
         Action::ConfigCheck => with_config(&flags, file, |resolved| {
             warn(&resolved);
-            say("the configuration is valid\n")
+            match resolved.config.token_file.as_deref().map(Auth::from_file) {
+                Some(Err(error)) => fail(WRONG_CONFIGURATION, &error.to_string()),
+                _ => say("the configuration is valid\n"),
+            }
         }),
         Action::ConfigPrint { origins } => {
             with_config(&flags, file, |resolved| say(&config::to_toml(&resolved, origins)))

@@ -208,6 +208,8 @@ impl Model {
     pub fn retry(&mut self, now: i64, index: usize) {
         let job = &mut self.jobs[index];
         job.attempt = 0;
+        // That it had ended was durable, so its last lease is void whatever happens.
+        job.rescued = false;
         job.expires_at = i64::MAX;
         (job.order, job.turn) = (0, 0);
         self.enter(index, now);

@@ -57,7 +57,7 @@ fn identity(id: &str) -> Result<JobId, Problem> {
     responses((status = 200, body = Envelope<JobView>), (status = 404, body = ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(crate) async fn job(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Success<JobView>, Problem> {
     let job = app.queues.job(&identity(&id)?).await?;
-    Ok(ok(JobView::new(job, app.queues.durability())))
+    Ok(ok(JobView::whole(job, app.queues.durability())))
 }
 
 /// Calls a job off: a waiting one at once, a running one is told to stop (`cancelling`).

@@ -81,7 +81,7 @@ fn find(app: &App, queue: &str) -> Result<Queue, Problem> {
 }
 
 /// Every queue and how it stands.
-#[utoipa::path(get, path = "/api/queues", tag = "queues", responses((status = 200, body = Envelope<Queues>)))]
+#[utoipa::path(get, path = "/api/queues", operation_id = "list_queues", tag = "queues", responses((status = 200, body = Envelope<Queues>)))]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Success<Queues>, Problem> {
     let queues = app.queues.stats().await?.into_iter().map(QueueView::from).collect();
     Ok(ok(Queues { queues }))

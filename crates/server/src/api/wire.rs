@@ -103,13 +103,28 @@ pub(crate) enum Status {
     Cancelled,
     /// Failed for good: in the dead letter set.
     Failed,
-    /// Runs, and was told to stop.
+    /// Runs, and was told to stop. Told, but not asked for: such jobs are among the running.
+    #[serde(skip_deserializing)]
     Cancelling,
 }
 
 impl Status {
     pub(crate) fn of(job: &Job) -> Self {
         if job.cancelling && job.state == State::Running { Self::Cancelling } else { job.state.into() }
+    }
+
+    /// The word for it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Retrying => "retrying",
+            Self::Completed => "completed",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+            Self::Cancelling => "cancelling",
+        }
     }
 
     /// The state to look for.

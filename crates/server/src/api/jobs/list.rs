@@ -68,7 +68,7 @@ impl Cursor {
 }
 
 /// Lists jobs in order of submission, queue by queue.
-#[utoipa::path(get, path = "/api/performance/async/jobs", tag = "jobs", params(Wanted),
+#[utoipa::path(get, path = "/api/performance/async/jobs", operation_id = "list_jobs", tag = "jobs", params(Wanted),
     responses((status = 200, body = Envelope<Page>), (status = 422, body = ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(crate) async fn list(State(app): State<Arc<App>>, Query(wanted): Query<Wanted>) -> Result<Success<Page>, Problem> {
     let limit = wanted.limit.unwrap_or(LIMIT);

@@ -43,6 +43,14 @@ pub(crate) struct JobView {
     finished_at: Option<String>,
     /// What its acknowledgement promised.
     durability: &'static str,
+    /// The argument, byte for byte; left out of lists and events.
+    #[schema(value_type = Option<Value>)]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "raw")]
+    data: Option<bytes::Bytes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dedup_key: Option<String>,
+    /// How long one attempt may take, in ms.
+    timeout: u64,
 }
 
 fn raw<S: serde::Serializer>(bytes: &Option<bytes::Bytes>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -72,6 +80,15 @@ impl JobView {
             started_at: job.started_at.map(at),
             finished_at: job.finished_at.map(at),
             durability,
+            data: None,
+            dedup_key: job.dedup_key.map(text),
+            timeout: job.timeout.as_millis() as u64,
         }
+    }
+
+    /// Everything, the argument too.
+    pub(crate) fn whole(job: Job, durability: &'static str) -> Self {
+        let data = job.data.clone();
+        Self { data, ..Self::new(job, durability) }
     }
 }
