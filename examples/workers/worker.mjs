@@ -16,7 +16,7 @@ const { values: args } = parseArgs({
 });
 const worker = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`; // never the same twice
 const headers = { "content-type": "application/json", ...(args.token && { authorization: `Bearer ${args.token}` }) };
-const queue = `${args.url}/api/queues/${args.queue}`;
+const queue = `${args.url.replace(/\/+$/, "")}/api/queues/${args.queue}`;
 const leases = new Map(); // lease -> AbortController: cancelled, or no longer ours
 let stopping = false;
 let leaseMs = 1000; // until the first claim tells
@@ -63,9 +63,9 @@ async function lane() {
     leases.set(lease, new AbortController());
     const answer = await Promise.resolve(handlers[jobType] ?? Promise.reject(new Error(`no handler for ${jobType}`)))
       .then((handler) => handler(data, leases.get(lease).signal))
+      .finally(() => leases.delete(lease)) // it ends now: no beat asks about it any more
       .then((result) => post("complete", { results: [{ lease, result }], ...(!stopping && { claim }) }))
       .catch((error) => post("fail", { failures: [{ lease, error: String(error) }] }));
-    leases.delete(lease);
     console.log(jobId, ...(answer.outcomes ?? ["unknown"]));
     jobs = answer.jobs ?? [];
   }

@@ -3,7 +3,7 @@ python3 worker.py --url http://127.0.0.1:7700 --queue default --lanes 4 [--token
 import argparse, http.client, itertools, json, os, random, signal, socket, sys, threading, time
 import urllib.error, urllib.request, uuid
 
-parser = argparse.ArgumentParser(description="Works on the jobs of one queue until SIGTERM.")
+parser = argparse.ArgumentParser()
 parser.add_argument("--url", default=os.environ.get("TIDEGATE_URL", "http://127.0.0.1:7700"))
 parser.add_argument("--queue", default=os.environ.get("TIDEGATE_QUEUE", "default"))
 parser.add_argument("--token", default=os.environ.get("TIDEGATE_TOKEN"))
@@ -23,8 +23,8 @@ HANDLERS = {  # your work goes here: return what JSON can say, raise to fail
 }
 
 def post(verb, body):
-    """One call, repeated while the server is away: a lease makes the repetition harmless."""
-    request = urllib.request.Request(f"{args.url}/api/queues/{args.queue}/{verb}", json.dumps(body).encode(), HEADERS)
+    """One call, repeated while the server is away: a lease makes that harmless."""
+    request = urllib.request.Request(f"{args.url.rstrip('/')}/api/queues/{args.queue}/{verb}", json.dumps(body).encode(), HEADERS)
     for attempt in itertools.count():
         try:
             with urllib.request.urlopen(request, timeout=60) as reply:
@@ -58,17 +58,19 @@ def lane():
         lease, leases[job["lease"]] = job["lease"], threading.Event()
         try:
             done = {"lease": lease, "result": HANDLERS[job["jobType"]](job["data"], leases[lease])}
-            if leases[lease].is_set():
+            if leases.pop(lease).is_set():  # it ends now: no beat asks about it any more
                 raise InterruptedError("told to stop")
             answer = post("complete", {"results": [done], **({} if stopping.is_set() else {"claim": claim})})
         except Exception as error:
-            answer = post("fail", {"failures": [{"lease": lease, "error": f"{type(error).__name__}: {error}"}]})
-        del leases[lease]
+            answer = post("fail", {"failures": [{"lease": lease, "error": repr(error)}]})
+        leases.pop(lease, None)
         print(job["jobId"], *answer.get("outcomes", ["unknown"]), flush=True)
         jobs = answer.get("jobs", [])
     if jobs:  # claimed while stopping: back they go, unstarted
         post("release", {"leases": [job["lease"] for job in jobs]})
 
+# A call that was refused, for a wrong token say, ends the worker, and the exit code tells.
+threading.excepthook = lambda failure: (print(failure.exc_value, file=sys.stderr, flush=True), os._exit(1))
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: stopping.set())
 lanes = [threading.Thread(target=lane) for _ in range(args.lanes)]
