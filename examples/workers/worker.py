@@ -1,7 +1,7 @@
 """A Tidegate worker with nothing but Python's standard library:
 python3 worker.py --url http://127.0.0.1:7700 --queue default --lanes 4 [--token TOKEN]"""
-import argparse, http.client, itertools, json, os, random, signal, socket, sys, threading, time
-import urllib.error, urllib.request, uuid
+import argparse, http.client, itertools, json, os, random, signal, socket, sys, threading, time, uuid
+import urllib.error, urllib.request
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--url", default=os.environ.get("TIDEGATE_URL", "http://127.0.0.1:7700"))
@@ -34,8 +34,7 @@ def post(verb, body):
                 raise RuntimeError(f"{verb} refused: {error.code} {error.read().decode()}") from None
         except (OSError, ValueError, http.client.HTTPException) as error:
             print(f"cannot {verb}: {error}", file=sys.stderr, flush=True)
-        if stopping.is_set() and attempt > 3:
-            return {}  # not worth waiting for: a lease runs out by itself
+        if stopping.is_set() and attempt > 3: return {}  # not worth waiting for: a lease runs out by itself
         time.sleep(0.1 * 2 ** min(attempt, 6) * random.uniform(0.5, 1))
 
 def beat():
@@ -69,8 +68,7 @@ def lane():
     if jobs:  # claimed while stopping: back they go, unstarted
         post("release", {"leases": [job["lease"] for job in jobs]})
 
-# A call that was refused, for a wrong token say, ends the worker, and the exit code tells.
-threading.excepthook = lambda failure: (print(failure.exc_value, file=sys.stderr, flush=True), os._exit(1))
+threading.excepthook = lambda failure: (print(failure.exc_value, file=sys.stderr), os._exit(1))  # refused: wrong token?
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: stopping.set())
 lanes = [threading.Thread(target=lane) for _ in range(args.lanes)]
