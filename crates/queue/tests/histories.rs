@@ -107,6 +107,8 @@ struct Pair {
     durable: Model,
     leases: Vec<Lease>,
     ids: Vec<String>,
+    /// The newest lease that was told, by job: no older one may be believed again, whatever crashes.
+    newest: std::collections::BTreeMap<String, Lease>,
 }
 
 fn config(limits: &Limits, clock: &ManualClock) -> Config {
@@ -127,7 +129,7 @@ impl Pair {
         let queues = Queues::open(store.clone(), config(&limits, &clock), &Registry::new()).await.unwrap();
         let queue = queues.queue(&QueueName::new("q").unwrap()).await.unwrap();
         let model = Model::new(limits);
-        Self { store, clock, queue, queues, durable: model.clone(), model, leases: Vec::new(), ids: Vec::new() }
+        Self { store, clock, queue, queues, durable: model.clone(), model, leases: Vec::new(), ids: Vec::new(), newest: Default::default() }
     }
 
     fn now(&self) -> i64 {
@@ -221,6 +223,7 @@ impl Pair {
             self.model.jobs[index].lease = Some(job.lease);
             supersedes |= std::mem::take(&mut self.model.jobs[index].rescued);
             self.leases.push(job.lease);
+            self.newest.insert(job.id.to_string(), job.lease);
         }
         // Whoever held it before must not be believed again, not even after a crash.
         if supersedes {
@@ -237,6 +240,9 @@ impl Pair {
     ) -> Result<(), TestCaseError> {
         let Some(lease) = pick_of(&self.leases, pick) else { return Ok(()) };
         let outcome = self.queue.finish(vec![finish(lease)]).await.unwrap()[0];
+        if outcome == Outcome::Ok {
+            prop_assert!(self.newest.values().any(|newest| *newest == lease), "a superseded lease was believed");
+        }
         let holder = self.model.holder(self.now(), lease);
         prop_assert_eq!(outcome, if holder.is_some() { Outcome::Ok } else { Outcome::Stale });
         if let Some(index) = holder {

@@ -71,6 +71,8 @@ impl Core {
 
     /// The lease ran out: available again at its old place, unless it has no attempt or no time left.
     pub(super) fn rescue(&mut self, now: i64, index: u32, effects: &mut Effects) {
+        // Whatever becomes of it, its lease must stay void: the next grant waits until that is durable.
+        self.slab[index].rescued = true;
         let entry = &self.slab[index];
         let (attempt, attempts) = (entry.attempt, entry.spec.max_attempts);
         if entry.cancelling {
@@ -83,7 +85,6 @@ impl Core {
             self.fail(now, index, &error, Retry::Never, effects);
         } else {
             self.slab[index].error = Some(format!("lease expired on attempt {attempt} of {attempts}").into());
-            self.slab[index].rescued = true;
             self.leave_running(index, effects);
             self.enter(index, now);
             self.write(index, effects);

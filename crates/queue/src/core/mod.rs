@@ -89,6 +89,8 @@ pub(crate) struct Core {
     grants: HashMap<u64, u32>,
     /// Names of kinds and keys in use, so equal ones share their bytes.
     names: HashSet<Arc<str>>,
+    /// Names that found no room among `names` since they were last looked through.
+    unshared: usize,
     done: Done,
     log: Log,
     idempotencies: Idempotencies,
@@ -120,6 +122,7 @@ impl Core {
             dedup: HashMap::default(),
             grants: HashMap::default(),
             names: HashSet::default(),
+            unshared: 0,
             done: Done::default(),
             log: Log::default(),
             idempotencies: Idempotencies::default(),
@@ -209,7 +212,12 @@ impl Core {
             return Arc::clone(known);
         }
         if self.names.len() >= NAMES_MAX {
-            self.names.retain(|name| Arc::strong_count(name) > 1);
+            self.unshared += 1;
+            // A look at all of them costs as much as this many names that are not shared.
+            if self.unshared >= NAMES_MAX {
+                self.unshared = 0;
+                self.names.retain(|name| Arc::strong_count(name) > 1);
+            }
         }
         let name: Arc<str> = name.into();
         // Still full of names in use: not sharing costs memory, never correctness.

@@ -15,7 +15,8 @@ pub(super) async fn run(shared: Weak<Shared>, alarm: Arc<Alarm>) {
         // From here on, whoever makes something due earlier than `armed_at` wakes the sleep below.
         alarm.armed_at.store(i64::MAX, Ordering::Release);
         let Some(queues) = shared.upgrade() else { return };
-        let next_at = pass(&queues).await;
+        // A store that has stopped takes nothing any more, so nothing is due.
+        let next_at = if queues.store.check().is_ok() { pass(&queues).await } else { i64::MAX };
         let now = queues.config.clock.now().0;
         drop(queues);
         alarm.armed_at.fetch_min(next_at, Ordering::AcqRel);

@@ -249,6 +249,7 @@ impl Model {
     }
 
     fn rescue(&mut self, now: i64, index: usize) {
+        self.jobs[index].rescued = true;
         let job = &self.jobs[index];
         if job.cancelling {
             self.end(now, index, State::Cancelled);
@@ -257,7 +258,6 @@ impl Model {
         } else if job.attempt >= job.max_attempts {
             self.fail(now, index, None);
         } else {
-            self.jobs[index].rescued = true;
             self.jobs[index].state = State::Retryable;
             self.settle_of(index);
             self.enter(index, now);
