@@ -28,8 +28,8 @@ impl UnixMillis {
 /// Where a queue reads the time.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
-    /// The system's wall clock without its steps: when somebody sets the clock, leases and delays in progress keep
-    /// their length to within a tenth, and what this shows draws level with the wall clock bit by bit.
+    /// The system's wall clock. When somebody sets it, or the machine was suspended, leases and deadlines in progress
+    /// move along and keep their length; all other times are the wall clock's.
     #[default]
     System,
     /// A clock that stands still until it is moved; for tests.
@@ -40,16 +40,20 @@ impl Clock {
     /// The time now.
     #[must_use]
     pub fn now(&self) -> UnixMillis {
+        self.read().0
+    }
+
+    /// The time now, and the sum of all steps so far in milliseconds: how much further the clock has come than time
+    /// has passed.
+    pub(crate) fn read(&self) -> (UnixMillis, i64) {
         match self {
             Self::System => {
-                static STEADY: OnceLock<Mutex<Steady>> = OnceLock::new();
-                let steady = STEADY.get_or_init(|| Mutex::new(Steady { at: Instant::now(), shows: wall() }));
+                static WALL: OnceLock<Mutex<Wall>> = OnceLock::new();
+                let wall = WALL.get_or_init(|| Mutex::new(Wall { at: Instant::now(), showed: wall(), steps: 0 }));
                 // A panic leaves at worst a reading that is not the newest.
-                UnixMillis(
-                    steady.lock().unwrap_or_else(PoisonError::into_inner).read(Instant::now(), wall()) / 1_000_000,
-                )
+                wall.lock().unwrap_or_else(PoisonError::into_inner).read(Instant::now(), self::wall())
             }
-            Self::Manual(clock) => clock.now(),
+            Self::Manual(clock) => (clock.now(), clock.0.1.load(Ordering::SeqCst)),
         }
     }
 }
@@ -60,45 +64,57 @@ fn wall() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// A clock that goes as the monotonic one does and follows the wall clock at a tenth of its pace.
+/// The wall clock beside the monotonic one.
 #[derive(Debug)]
-struct Steady {
+struct Wall {
     at: Instant,
-    /// What it showed then, in nanoseconds.
-    shows: i64,
+    /// What the wall clock showed then, in nanoseconds.
+    showed: i64,
+    steps: i64,
 }
 
-impl Steady {
-    fn read(&mut self, at: Instant, wall: i64) -> i64 {
-        let passed = i64::try_from(at.saturating_duration_since(self.at).as_nanos()).unwrap_or(i64::MAX / 2);
-        let shows = self.shows.saturating_add(passed);
-        let behind = wall.saturating_sub(shows).clamp(-passed / 10, passed / 10);
-        self.at = self.at.max(at);
-        self.shows = shows.saturating_add(behind);
-        self.shows
+impl Wall {
+    /// A larger difference is a step, a smaller one the clock being slewed. 250 ms: far above what slewing makes
+    /// between two readings of a server at work, far below a lease.
+    const STEP: i64 = 250_000_000;
+
+    fn read(&mut self, at: Instant, wall: i64) -> (UnixMillis, i64) {
+        let passed = i64::try_from(at.saturating_duration_since(self.at).as_nanos()).unwrap_or(i64::MAX);
+        let step = wall.saturating_sub(self.showed.saturating_add(passed));
+        if step.abs() > Self::STEP {
+            self.steps = self.steps.saturating_add(step / 1_000_000);
+        }
+        (self.at, self.showed) = (self.at.max(at), wall);
+        (UnixMillis(wall / 1_000_000), self.steps)
     }
 }
 
 /// A clock moved by hand; clones share the hand.
 #[derive(Clone, Debug)]
-pub struct ManualClock(Arc<AtomicI64>);
+pub struct ManualClock(Arc<(AtomicI64, AtomicI64)>);
 
 impl ManualClock {
     /// A clock that shows `start`.
     #[must_use]
     pub fn new(start: UnixMillis) -> Self {
-        Self(Arc::new(AtomicI64::new(start.0)))
+        Self(Arc::new((AtomicI64::new(start.0), AtomicI64::new(0))))
     }
 
     /// The time it shows.
     #[must_use]
     pub fn now(&self) -> UnixMillis {
-        UnixMillis(self.0.load(Ordering::SeqCst))
+        UnixMillis(self.0.0.load(Ordering::SeqCst))
     }
 
-    /// Moves it forward.
+    /// Moves it forward, as time does.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(i64::try_from(by.as_millis()).unwrap_or(0), Ordering::SeqCst);
+        self.0.0.fetch_add(i64::try_from(by.as_millis()).unwrap_or(0), Ordering::SeqCst);
+    }
+
+    /// Sets it forward or back without time passing, as somebody with a wrong watch does.
+    pub fn step(&self, by_ms: i64) {
+        self.0.0.fetch_add(by_ms, Ordering::SeqCst);
+        self.0.1.fetch_add(by_ms, Ordering::SeqCst);
     }
 }
 
@@ -106,20 +122,14 @@ impl ManualClock {
 mod tests {
     use super::*;
 
-    const SECOND: i64 = 1_000_000_000;
-
     #[test]
-    fn a_set_clock_neither_jumps_nor_stands_still_and_draws_level() {
+    fn a_set_clock_is_told_from_one_that_is_slewed() {
+        const SECOND: i64 = 1_000_000_000;
         let start = Instant::now();
-        for step in [-3600, 3600] {
-            let mut steady = Steady { at: start, shows: 1000 * SECOND };
-            let after = |seconds: u64| start + Duration::from_secs(seconds);
-            let wall = |seconds: i64| (1000 + seconds + step) * SECOND;
-            let tenth = SECOND * step.signum() / 10;
-            assert_eq!(steady.read(after(10), wall(10)), 1010 * SECOND + 10 * tenth);
-            assert_eq!(steady.read(after(10), wall(10)), 1010 * SECOND + 10 * tenth, "read twice, it shows the same");
-            assert_eq!(steady.read(after(40_000), wall(40_000)), wall(40_000), "level after ten times the step");
-            assert_eq!(steady.read(after(40_001), wall(40_001)), wall(40_001));
-        }
+        let mut wall = Wall { at: start, showed: 1000 * SECOND, steps: 0 };
+        let after = |seconds: u64| start + Duration::from_secs(seconds);
+        assert_eq!(wall.read(after(10), 1010 * SECOND + SECOND / 10), (UnixMillis(1_010_100), 0));
+        assert_eq!(wall.read(after(20), 4620 * SECOND + SECOND / 10), (UnixMillis(4_620_100), 3_600_000));
+        assert_eq!(wall.read(after(30), 1030 * SECOND + SECOND / 10), (UnixMillis(1_030_100), 0));
     }
 }

@@ -115,6 +115,15 @@ impl Queue {
         queue.job(id).await
     }
 
+    /// Like [`job`](Self::job), but payloads and results above 4 KiB are left out.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn look(&self, id: &JobId) -> Result<Job, Error> {
+        let Inner::Embedded(queue) = &self.inner;
+        queue.look(id).await
+    }
+
     /// See [`Queues::cancel`](crate::Queues::cancel).
     ///
     /// # Errors
@@ -193,6 +202,14 @@ impl Queue {
     pub fn subscribe(&self) -> broadcast::Receiver<Transition> {
         let Inner::Embedded(queue) = &self.inner;
         queue.subscribe()
+    }
+
+    /// Transitions and progress of one job as they happen; others do not wake the receiver. One that falls more than
+    /// 16 behind is told how many it missed and should look again.
+    #[must_use]
+    pub fn follow(&self, id: &JobId) -> broadcast::Receiver<Transition> {
+        let Inner::Embedded(queue) = &self.inner;
+        queue.follow(id)
     }
 
     /// Runs due upkeep now (promote, rescue, expire, prune); it happens by itself, tests with a manual clock call it.

@@ -88,6 +88,14 @@ impl Queues {
         self.queue_of(id)?.job(id).await
     }
 
+    /// Like [`job`](Self::job), but payloads and results above 4 KiB are left out.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn look(&self, id: &JobId) -> Result<Job, Error> {
+        self.queue_of(id)?.look(id).await
+    }
+
     /// Calls a job off: a waiting one is `Cancelled` at once, a running one is told to stop and shows `cancelling`.
     /// Cancelling a cancelled job again changes nothing.
     ///

@@ -49,7 +49,7 @@ macro_rules! on {
                     an_attempt_past_its_deadline_is_told_and_then_failed, a_released_job_keeps_its_attempt_and_its_place,
                     a_failed_job_waits_between_zero_and_its_backoff, retry_in_is_exact, a_failure_for_good_is_discarded,
                     cancelling_a_running_job_reaches_its_worker, a_cancelled_job_that_completes_is_completed, a_cancel_is_answered_although_nothing_is_kept,
-                    progress_is_seen_and_clamped, a_waiting_claim_wakes_for_a_job, a_dropped_claim_leaves_nothing_behind,
+                    progress_is_seen_and_clamped, a_waiting_claim_wakes_for_a_job, setting_the_clock_neither_ends_nor_stretches_a_lease, a_dropped_claim_leaves_nothing_behind,
                     draining_answers_waiting_claims;
                 fairness: a_hot_key_does_not_starve_others, a_key_at_its_limit_is_passed_over,
                     a_key_gets_room_when_its_job_ends, urgency_counts_within_a_key, jobs_without_a_key_take_turns_with_keys,
@@ -59,7 +59,7 @@ macro_rules! on {
                     too_many_finished_push_out_completed_before_dead_letters, paused_queues_hand_out_nothing,
                     a_purge_deletes_one_state_and_counts, there_are_only_so_many_queues, a_claim_hands_out_only_so_many_bytes, idempotency_keys_are_bounded_by_their_jobs_too, history_is_bounded;
                 looking: a_list_pages_through_a_state, a_list_filters_by_kind_and_key, the_log_can_be_replayed,
-                    stats_count_every_state, subscribers_see_what_happens, unknown_jobs_are_not_found;
+                    stats_count_every_state, subscribers_see_what_happens, a_follower_hears_of_its_job_only, unknown_jobs_are_not_found;
                 table: every_verb_answers_in_every_state;
                 restart: everything_accepted_is_there_after_a_restart, a_remote_worker_keeps_its_lease_over_a_restart,
                     a_local_worker_does_not, a_lease_of_before_a_restart_is_stale_once_rescued,

@@ -129,7 +129,17 @@ impl Pair {
         let queues = Queues::open(store.clone(), config(&limits, &clock), &Registry::new()).await.unwrap();
         let queue = queues.queue(&QueueName::new("q").unwrap()).await.unwrap();
         let model = Model::new(limits);
-        Self { store, clock, queue, queues, durable: model.clone(), model, leases: Vec::new(), ids: Vec::new(), newest: Default::default() }
+        Self {
+            store,
+            clock,
+            queue,
+            queues,
+            durable: model.clone(),
+            model,
+            leases: Vec::new(),
+            ids: Vec::new(),
+            newest: Default::default(),
+        }
     }
 
     fn now(&self) -> i64 {

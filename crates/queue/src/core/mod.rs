@@ -69,6 +69,8 @@ pub(crate) struct Core {
     no: u32,
     rules: Rules,
     pub(crate) paused: bool,
+    /// The steps of the clock up to the last verb.
+    clock_steps: i64,
     next_number: u64,
     next_grant: u64,
     next_order: i64,
@@ -109,6 +111,7 @@ impl Core {
             no,
             rules,
             paused: false,
+            clock_steps: 0,
             next_number: first,
             next_grant: first,
             next_order: 1,
@@ -184,6 +187,27 @@ impl Core {
     /// Since when the job that waits longest is available.
     pub(crate) fn oldest_available(&self) -> Option<i64> {
         self.line.heads().map(|index| self.slab[index].at).min()
+    }
+
+    /// Starts to follow a clock that has made these steps already.
+    pub(crate) fn start_clock(&mut self, steps: i64) {
+        self.clock_steps = steps;
+    }
+
+    /// Moves leases and deadlines along when the clock was set, so that they keep their length.
+    pub(crate) fn follow_clock(&mut self, steps: i64) {
+        let step = steps - std::mem::replace(&mut self.clock_steps, steps);
+        if step == 0 {
+            return;
+        }
+        for (at, number) in std::mem::take(&mut self.leases) {
+            if let Some(index) = self.slab.find(number) {
+                let entry = &mut self.slab[index];
+                entry.at = at.saturating_add(step);
+                entry.deadline = entry.deadline.saturating_add(step);
+                self.leases.insert((entry.at, number));
+            }
+        }
     }
 
     /// The one way into a state: every index that depends on the state is brought along.

@@ -5,6 +5,7 @@
 //! is durable with the next verb that does, and until then a crash only forgets that the attempt began.
 
 mod delivery;
+mod followers;
 mod load;
 mod meters;
 mod queue;

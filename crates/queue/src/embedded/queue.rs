@@ -9,6 +9,7 @@ use tidegate_store::{Store, Ticket};
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
+use super::followers::Followers;
 use super::meters::Meters;
 use super::upkeep::BUDGET;
 use super::{Alarm, Shared};
@@ -40,6 +41,8 @@ pub(crate) struct EmbeddedQueue {
     waiting: AtomicU64,
     /// Made for the first subscriber.
     events: OnceLock<broadcast::Sender<Transition>>,
+    /// Those who follow single jobs.
+    followers: Followers,
     alarm: Arc<Alarm>,
     meters: Meters,
 }
@@ -61,7 +64,8 @@ impl Drop for Waiting<'_> {
 }
 
 impl EmbeddedQueue {
-    pub(super) fn new(core: Core, shared: &Shared) -> Self {
+    pub(super) fn new(mut core: Core, shared: &Shared) -> Self {
+        core.start_clock(shared.config.clock.read().1);
         let name = core.name().clone();
         Self {
             no: core.no(),
@@ -72,6 +76,7 @@ impl EmbeddedQueue {
             arrivals: Notify::new(),
             waiting: AtomicU64::new(0),
             events: OnceLock::new(),
+            followers: Followers::default(),
             alarm: Arc::clone(&shared.alarm),
             meters: Meters::new(&shared.registry, name.as_str()),
             core: Mutex::new(core),
@@ -109,7 +114,8 @@ impl EmbeddedQueue {
     ) -> (T, W) {
         let mut effects = Effects::default();
         let mut core = self.lock();
-        let now = self.clock.now().0;
+        let (UnixMillis(now), steps) = self.clock.read();
+        core.follow_clock(steps);
         let answer = decide(&mut core, now, &mut effects);
         let first = core.log(now, &mut effects);
         let written = write(&self.store, std::mem::take(&mut effects.batch), &answer);
@@ -137,14 +143,21 @@ impl EmbeddedQueue {
         for (.., change) in &effects.changes {
             self.meters.count(change);
         }
-        let Some(events) = self.events.get().filter(|events| events.receiver_count() > 0) else { return };
+        let events = self.events.get().filter(|events| events.receiver_count() > 0);
+        if events.is_none() && self.followers.is_empty() {
+            return;
+        }
         let mut place = first;
         for (number, attempt, change) in effects.changes {
             let logged = !matches!(change, crate::Change::Progress { .. });
             let at = if logged { place } else { 0 };
             place += u64::from(logged);
-            // Fails only when the last subscriber has just left.
-            let _ = events.send(Transition { place: at, at: UnixMillis(now), id: self.id(number), attempt, change });
+            let transition = Transition { place: at, at: UnixMillis(now), id: self.id(number), attempt, change };
+            self.followers.tell(number, &transition);
+            if let Some(events) = events {
+                // Fails only when the last subscriber has just left.
+                let _ = events.send(transition);
+            }
         }
     }
 
@@ -325,7 +338,7 @@ impl EmbeddedQueue {
         });
         answer?;
         ticket.await?;
-        match (self.job(id).await, before) {
+        match (self.look(id).await, before) {
             // With no retention it is gone by now; it was cancelled all the same.
             (Err(Error::JobNotFound { .. }), Some(Found::Live(job, _))) => {
                 Ok(Job { state: State::Cancelled, run_at: None, finished_at: Some(self.clock.now()), ..*job })
@@ -337,7 +350,7 @@ impl EmbeddedQueue {
     pub(crate) async fn retry(self: &Arc<Self>, id: &JobId) -> Result<Job, Error> {
         self.store.check_growth()?;
         // Read first: the rules decide on the record, and refuse when the state has changed meanwhile.
-        let job = self.job(id).await?;
+        let job = self.look(id).await?;
         let record = match job.state {
             state if state.is_finished() => self.record(id.number, state).await?,
             state => return Err(Error::Conflict { id: id.clone(), state, verb: "retry" }),
@@ -347,7 +360,7 @@ impl EmbeddedQueue {
         let (answer, ticket) = self.act_durably(|core, now, effects| core.retry(now, id.number, &stored, effects));
         answer?;
         ticket.await?;
-        self.job(id).await
+        self.look(id).await
     }
 
     pub(crate) async fn purge(&self, state: State) -> Result<u64, Error> {
@@ -401,6 +414,10 @@ impl EmbeddedQueue {
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Transition> {
         self.events.get_or_init(|| broadcast::channel(SUBSCRIBER_LAG).0).subscribe()
+    }
+
+    pub(crate) fn follow(&self, id: &JobId) -> broadcast::Receiver<Transition> {
+        self.followers.follow(id.number)
     }
 
     pub(crate) async fn upkeep(&self) -> Result<(), Error> {

@@ -10,6 +10,20 @@ use crate::record::{DATA, HISTORY, JOBS, RESULT, StoredChunk, StoredJob, change_
 use crate::{Error, Job, JobFilter, JobId, JobPage, State, Transition, UnixMillis};
 
 impl EmbeddedQueue {
+    /// A job without what is kept apart from its record.
+    pub(crate) async fn look(&self, id: &JobId) -> Result<Job, Error> {
+        let found = self.lock().find(id.number);
+        match found {
+            None => Err(Error::JobNotFound { id: id.clone() }),
+            Some(Found::Live(job, _)) => Ok(*job),
+            Some(Found::Finished(state)) => {
+                let record =
+                    self.record(id.number, state).await?.ok_or_else(|| Error::JobNotFound { id: id.clone() })?;
+                Ok(self.decode_job(id.number, &record)?.job(self.name(), id.number, state))
+            }
+        }
+    }
+
     pub(crate) async fn job(self: &Arc<Self>, id: &JobId) -> Result<Job, Error> {
         let number = id.number;
         let found = self.lock().find(number);

@@ -196,6 +196,19 @@ pub async fn progress_is_seen_and_clamped(open: impl Fn(Config) -> Opening + 'st
     assert_eq!(world.queue.progress(vec![late]).await.unwrap(), [Outcome::Stale]);
 }
 
+pub async fn setting_the_clock_neither_ends_nor_stretches_a_lease(open: impl Fn(Config) -> Opening + 'static) {
+    let world = World::new(open, |_| {}).await;
+    for hour in [3_600_000, -3_600_000] {
+        world.push(job("k").max_attempts(1)).await;
+        let lease = world.one().await.lease;
+        world.clock.advance(LEASE - TICK);
+        world.clock.step(hour);
+        assert!(world.queue.beat(&Worker::remote("w"), &[lease]).await.unwrap().stale.is_empty());
+        world.pass(LEASE).await;
+        assert_eq!(world.complete(lease).await, Outcome::Stale, "and not a moment longer");
+    }
+}
+
 pub async fn a_waiting_claim_wakes_for_a_job(open: impl Fn(Config) -> Opening + 'static) {
     let world = World::new(open, |_| {}).await;
     let claims: Vec<_> = (0..3)

@@ -125,6 +125,21 @@ pub async fn subscribers_see_what_happens(open: impl Fn(Config) -> Opening + 'st
     }
 }
 
+pub async fn a_follower_hears_of_its_job_only(open: impl Fn(Config) -> Opening + 'static) {
+    let world = World::new(open, |_| {}).await;
+    let mine = world.queue.push(job("k").priority(1)).await.unwrap().id;
+    world.push(job("other")).await;
+    let mut follower = world.queue.follow(&mine);
+    for claimed in world.claim(2).await {
+        world.complete(claimed.lease).await;
+    }
+    for change in [Change::Claimed, Change::Completed] {
+        let event = follower.try_recv().unwrap();
+        assert_eq!((event.id, event.change), (mine.clone(), change));
+    }
+    assert!(follower.try_recv().is_err());
+}
+
 pub async fn unknown_jobs_are_not_found(open: impl Fn(Config) -> Opening + 'static) {
     let world = World::new(open, |_| {}).await;
     for id in ["q-1", "other-1", "q-ffffffffffffffff"] {
