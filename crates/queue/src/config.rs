@@ -21,9 +21,9 @@ pub enum Overflow {
 /// The bounds of one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueConfig {
-    /// Live jobs at most. 4 M: about 2 GB of index at the default payload sizes.
+    /// Live jobs at most. 1 M: about half a GB of index.
     pub jobs_max: u64,
-    /// Bytes of live jobs at most (payload, key, kind; 4 GiB).
+    /// Bytes of live jobs at most (payload, key, kind; 1 GiB).
     pub bytes_max: u64,
     /// What a full queue does.
     pub overflow: Overflow,
@@ -40,8 +40,8 @@ pub struct QueueConfig {
 impl Default for QueueConfig {
     fn default() -> Self {
         Self {
-            jobs_max: 4_000_000,
-            bytes_max: 4 << 30,
+            jobs_max: 1_000_000,
+            bytes_max: 1 << 30,
             overflow: Overflow::Reject,
             key_limit: None,
             running_limit: None,
@@ -58,6 +58,10 @@ pub struct Config {
     pub lease: Duration,
     /// Queues at most; each costs an index and a set of metric series.
     pub queues_max: usize,
+    /// Live jobs of all queues together at most: a push beyond is refused as by a full queue. 4 M: about 2 GB of index.
+    pub jobs_max: u64,
+    /// Bytes of live jobs of all queues together at most (4 GiB).
+    pub bytes_max: u64,
     /// The largest payload or result of one job (16 MiB).
     pub payload_max: usize,
     /// Transitions kept in the history of each queue at most.
@@ -84,6 +88,8 @@ impl Default for Config {
         Self {
             lease: Duration::from_secs(10),
             queues_max: 1000,
+            jobs_max: 4_000_000,
+            bytes_max: 4 << 30,
             payload_max: 16 << 20,
             history_max: 100_000,
             history_age: Duration::from_secs(7 * 86_400),

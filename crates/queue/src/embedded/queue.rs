@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use super::followers::Followers;
 use super::meters::Meters;
 use super::upkeep::BUDGET;
-use super::{Alarm, Shared};
+use super::{Alarm, Shared, Totals};
 use crate::core::{Core, Effects, Found, Grant, Renewed};
 use crate::{
-    Beat, Claim, Claimed, Clock, Error, Finish, Idempotency, Job, JobId, Lease, NewJob, Outcome, Progress, Pushed,
-    QueueName, QueueStats, Rejected, State, Transition, UnixMillis, Worker,
+    Beat, Claim, Claimed, Clock, Config, Error, Finish, Idempotency, Job, JobId, Lease, NewJob, Outcome, Progress,
+    Pushed, QueueName, QueueStats, Rejected, State, Transition, UnixMillis, Worker,
 };
 
 /// Jobs, finishes or leases in one call at most: what the lock is held for stays in the low milliseconds.
@@ -44,6 +44,8 @@ pub(crate) struct EmbeddedQueue {
     /// Those who follow single jobs.
     followers: Followers,
     alarm: Arc<Alarm>,
+    totals: Arc<Totals>,
+    config: Arc<Config>,
     meters: Meters,
 }
 
@@ -66,6 +68,7 @@ impl Drop for Waiting<'_> {
 impl EmbeddedQueue {
     pub(super) fn new(mut core: Core, shared: &Shared) -> Self {
         core.start_clock(shared.config.clock.read().1);
+        shared.totals.change((0, 0), (core.live(), core.bytes()));
         let name = core.name().clone();
         Self {
             no: core.no(),
@@ -78,6 +81,8 @@ impl EmbeddedQueue {
             events: OnceLock::new(),
             followers: Followers::default(),
             alarm: Arc::clone(&shared.alarm),
+            totals: Arc::clone(&shared.totals),
+            config: Arc::clone(&shared.config),
             meters: Meters::new(&shared.registry, name.as_str()),
             core: Mutex::new(core),
             name,
@@ -116,7 +121,9 @@ impl EmbeddedQueue {
         let mut core = self.lock();
         let (UnixMillis(now), steps) = self.clock.read();
         core.follow_clock(steps);
+        let before = (core.live(), core.bytes());
         let answer = decide(&mut core, now, &mut effects);
+        self.totals.change(before, (core.live(), core.bytes()));
         let first = core.log(now, &mut effects);
         let written = write(&self.store, std::mem::take(&mut effects.batch), &answer);
         let (ready, next_at) = (core.ready(), core.next_at());
@@ -178,6 +185,10 @@ impl EmbeddedQueue {
             return Err(Error::Invalid { field: "idempotencyKey", reason: "1 to 255 bytes".into() });
         }
         self.store.check_growth()?;
+        if let Some(full) = self.totals.full(&self.config) {
+            self.meters.rejected.add(jobs.len() as u64);
+            return Ok(vec![Err(full); jobs.len()]);
+        }
         let (answers, ticket) = self.act_durably(|core, now, effects| {
             core.upkeep(now, BUDGET, effects);
             core.push(now, jobs, idempotency.as_ref(), effects)

@@ -165,3 +165,18 @@ pub async fn idempotency_keys_are_bounded_by_their_jobs_too(open: impl Fn(Config
     submit("fifth", 1).await;
     assert_eq!(submit("third", 1).await, third);
 }
+
+pub async fn all_queues_together_are_bounded(open: impl Fn(Config) -> Opening + 'static) {
+    let mut world = World::new(open, |config| config.jobs_max = 3).await;
+    world.push(job("k")).await;
+    world.restart().await;
+    world.switch("other").await;
+    for _ in 0..2 {
+        world.push(job("k")).await;
+    }
+    let refused = world.queue.push(job("k")).await;
+    assert!(matches!(refused, Err(Error::Rejected(Rejected::Full { depth: 3, capacity: 3, .. }))), "{refused:?}");
+    let lease = world.one().await.lease;
+    world.complete(lease).await;
+    world.push(job("k")).await;
+}
