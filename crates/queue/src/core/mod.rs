@@ -69,8 +69,9 @@ pub(crate) struct Core {
     no: u32,
     rules: Rules,
     pub(crate) paused: bool,
-    /// The steps of the clock up to the last verb.
+    /// The steps of the clock up to the last verb, and when that was.
     clock_steps: i64,
+    decided_at: i64,
     next_number: u64,
     next_grant: u64,
     next_order: i64,
@@ -112,6 +113,7 @@ impl Core {
             rules,
             paused: false,
             clock_steps: 0,
+            decided_at: 0,
             next_number: first,
             next_grant: first,
             next_order: 1,
@@ -210,6 +212,28 @@ impl Core {
         }
     }
 
+    /// Forgives leases that ran out while this process stood still (stopped, or starved): their workers could not beat.
+    ///
+    /// Upkeep wakes at the first expiry. When that is long past and nothing was decided since, nobody was awake to take
+    /// a beat either.
+    pub(crate) fn forgive_standstill(&mut self, now: i64) {
+        /// 500 ms: a busy machine is late by tens of milliseconds.
+        const SLACK: i64 = 500;
+        let before = std::mem::replace(&mut self.decided_at, now);
+        let Some((first, _)) = self.leases.first().copied() else { return };
+        if first.saturating_add(SLACK) >= now || before > first {
+            return;
+        }
+        let until = now.saturating_add(millis(self.rules.lease));
+        while let Some((at, number)) = self.leases.first().copied().filter(|(at, _)| *at <= now) {
+            self.leases.remove(&(at, number));
+            if let Some(index) = self.slab.find(number) {
+                self.slab[index].at = until;
+                self.leases.insert((until, number));
+            }
+        }
+    }
+
     /// The one way into a state: every index that depends on the state is brought along.
     fn set_state(&mut self, index: u32, state: State) {
         let entry = &mut self.slab[index];
@@ -265,4 +289,45 @@ impl Core {
 /// Milliseconds of a duration, saturating.
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Finish, NewJob, Outcome};
+
+    fn core() -> Core {
+        let config = Config::default();
+        let rules = Rules {
+            limits: QueueConfig::default(),
+            lease: config.lease,
+            payload_max: config.payload_max,
+            history_max: 0,
+            history_age: config.history_age,
+            idempotency_max: 1,
+            idempotency_window: config.idempotency_window,
+        };
+        Core::new(QueueName::new("q").unwrap(), 1, 1, rules, 1)
+    }
+
+    /// What the worker of a job with a lease from 0 to 10 000 is told at `now`, when the verbs before came at `decided`.
+    fn outcome(decided: &[i64], now: i64) -> Outcome {
+        let (mut core, mut effects) = (core(), Effects::default());
+        core.push(0, vec![NewJob::new("k", "{}")], None, &mut effects).unwrap();
+        let lease = core.claim(0, false, 1, &mut effects)[0].lease;
+        for at in decided.iter().chain([&now]) {
+            core.forgive_standstill(*at);
+            core.upkeep(*at, 10, &mut effects);
+        }
+        core.finish(now, Finish::Release { lease }, &mut effects)
+    }
+
+    #[test]
+    fn a_lease_that_ran_out_while_we_stood_still_is_forgiven_and_no_other() {
+        assert_eq!(outcome(&[], 9_999), Outcome::Ok);
+        assert_eq!(outcome(&[], 10_001), Outcome::Stale, "upkeep was in time, the worker was not");
+        assert_eq!(outcome(&[9_000], 60_000), Outcome::Ok, "nobody was awake");
+        assert_eq!(outcome(&[9_000, 60_000], 70_001), Outcome::Stale, "forgiven once");
+        assert_eq!(outcome(&[10_100], 60_000), Outcome::Stale, "it was rescued in time");
+    }
 }

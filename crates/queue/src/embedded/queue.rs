@@ -121,6 +121,9 @@ impl EmbeddedQueue {
         let mut core = self.lock();
         let (UnixMillis(now), steps) = self.clock.read();
         core.follow_clock(steps);
+        if matches!(self.clock, Clock::System) {
+            core.forgive_standstill(now);
+        }
         let before = (core.live(), core.bytes());
         let answer = decide(&mut core, now, &mut effects);
         self.totals.change(before, (core.live(), core.bytes()));
