@@ -42,11 +42,9 @@ pub struct Bounds {
     pub idle_timeout: Duration,
     /// Time a peer may take none of the bytes we have for it.
     pub write_timeout: Duration,
-    /// Streams open at once on one HTTP/2 connection.
-    pub streams_max: u32,
 }
 
-/// 64 KiB: a request head larger than this has no honest use; hyper answers 431.
+/// 64 KiB, rounded up to what one read brings: a larger request head has no honest use; hyper answers 431.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// 1024: enough for a burst of reconnecting clients; the kernel caps it at `somaxconn`.
 const BACKLOG: u32 = 1024;
@@ -77,7 +75,7 @@ struct Shared<A> {
     answer: Arc<A>,
     bounds: Bounds,
     limits: Arc<Limits>,
-    http: hyper_util::server::conn::auto::Builder<connection::Spawner>,
+    http: hyper::server::conn::http1::Builder,
     tasks: TaskTracker,
     draining: CancellationToken,
     /// Cancelled when the drain's deadline has passed: whatever is still open is cut.
@@ -145,7 +143,7 @@ impl<A: Answer> Acceptor<A> {
     pub fn new(answer: Arc<A>, bounds: Bounds, draining: CancellationToken, registry: &Registry) -> Self {
         let tasks = TaskTracker::new();
         let limits = Limits::new(bounds.connections_max, bounds.connections_per_address_max);
-        let http = connection::protocol(&bounds, HEAD_BYTES_MAX, &tasks);
+        let http = connection::protocol(HEAD_BYTES_MAX);
         let counters = Counters::new(registry);
         let cut = CancellationToken::new();
         Self { shared: Arc::new(Shared { answer, bounds, limits, http, tasks, draining, cut, counters }) }

@@ -8,10 +8,15 @@ use tidegate_queue::Queues;
 use tidegate_store::Store;
 use tokio_util::sync::CancellationToken;
 
+use crate::answers::Answers;
 use crate::auth::Auth;
 use crate::body::{Bodies, BodyBounds};
 use crate::browser::Hosts;
 use crate::config::Config;
+use crate::seats::Seats;
+
+/// Where jobs go whose kind has no handler in this server.
+pub(crate) const DEFAULT_QUEUE: &str = "default";
 
 /// One per server; every field locks for itself.
 #[derive(Debug)]
@@ -20,6 +25,11 @@ pub(crate) struct App {
     pub(crate) auth: Auth,
     pub(crate) hosts: Hosts,
     pub(crate) bodies: Bodies,
+    pub(crate) answers: Answers,
+    /// Of claims that wait for a job.
+    pub(crate) waiting_claims: Seats,
+    /// Of event streams.
+    pub(crate) followers: Seats,
     pub(crate) queues: Queues,
     pub(crate) store: Shown<Store>,
     pub(crate) registry: Shown<Registry>,
@@ -67,11 +77,16 @@ impl App {
             stall_timeout: config.body_stall_timeout,
             timeout: config.body_timeout,
         });
+        let answers = Answers::new(config.answers_bytes_max.as_usize());
+        let (waiting_claims, followers) = (Seats::new(config.waiting_claims_max), Seats::new(config.followers_max));
         Self {
             config,
             auth,
             hosts,
             bodies,
+            answers,
+            waiting_claims,
+            followers,
             queues,
             store: Shown(store),
             registry: Shown(registry),

@@ -122,11 +122,13 @@ settings! {
     "Limits of requests" {
         body_bytes_max: Bytes = "16MiB", "TIDEGATE_BODY_BYTES_MAX", KIB => GIB, "Largest request body; beyond it 413.";
         bodies_bytes_max: Bytes = "256MiB", "TIDEGATE_BODIES_BYTES_MAX", KIB => 64 * GIB, "Request bodies held at once, all together; beyond it 503.";
+        answers_bytes_max: Bytes = "256MiB", "TIDEGATE_ANSWERS_BYTES_MAX", KIB => 64 * GIB, "Bytes of answers that clients have not read yet, all together; beyond it 503.";
         requests_max: usize = "8192", "TIDEGATE_REQUESTS_MAX", 1 => 1_000_000, "Requests answered at once; beyond it 503.";
+        waiting_claims_max: usize = "4096", "TIDEGATE_WAITING_CLAIMS_MAX", 0 => 1_000_000, "Claims waiting for a job at once, fewer than requests_max; beyond it a claim is answered at once with what there is.";
+        followers_max: usize = "4096", "TIDEGATE_FOLLOWERS_MAX", 0 => 1_000_000, "Event streams open at once; beyond it 503.";
         requests_per_second_max: usize = "0", "TIDEGATE_REQUESTS_PER_SECOND_MAX", 0 => 10_000_000, "Requests taken per second, all callers together; beyond it 429. 0 for no limit.";
         connections_max: usize = "16384", "TIDEGATE_CONNECTIONS_MAX", 1 => 1_000_000, "Connections open at once; beyond it 503.";
         connections_per_address_max: usize = "8192", "TIDEGATE_CONNECTIONS_PER_ADDRESS_MAX", 1 => 1_000_000, "Connections open at once from one address (IPv6: one /64).";
-        streams_max: usize = "200", "TIDEGATE_STREAMS_MAX", 1 => 10_000, "Requests at once on one HTTP/2 connection.";
     }
     "Deadlines" {
         head_timeout: Duration = "10s", "TIDEGATE_HEAD_TIMEOUT", 10 => HOUR, "Time for a request's head to arrive.";

@@ -74,6 +74,7 @@ codes! {
     TooManyConnections = SERVICE_UNAVAILABLE, "too_many_connections", "The server holds as many connections as it may.";
     Draining = SERVICE_UNAVAILABLE, "draining", "The server is shutting down.";
     Unavailable = SERVICE_UNAVAILABLE, "unavailable", "Something the server needs is not available.";
+    VersionNotSupported = HTTP_VERSION_NOT_SUPPORTED, "version_not_supported", "This version of HTTP is not spoken here.";
 }
 
 /// One field that was not acceptable.
@@ -142,7 +143,11 @@ impl Problem {
     }
 
     /// Several unacceptable fields; the detail names them all.
-    pub fn fields(errors: Vec<FieldError>) -> Self {
+    pub fn fields(mut errors: Vec<FieldError>) -> Self {
+        for error in &mut errors {
+            clip(&mut error.field);
+            clip(&mut error.message);
+        }
         let detail =
             errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect::<Vec<_>>().join("; ");
         Self { errors, ..Self::new(Code::InvalidRequest, detail) }
@@ -152,6 +157,12 @@ impl Problem {
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
+    }
+
+    /// The same kind of problem with `detail` instead of all that was said about it.
+    #[must_use]
+    pub(crate) fn in_short(self, detail: &str) -> Self {
+        Self { detail: detail.to_owned(), errors: Vec::new(), ..self }
     }
 
     /// The fields at fault.
@@ -289,6 +300,17 @@ fn camel_case(name: &str) -> String {
         name.push_str(letters.as_str());
         name
     })
+}
+
+/// 500 bytes: what a caller wrote is quoted to him, but not at any length.
+const QUOTED_BYTES_MAX: usize = 500;
+
+fn clip(text: &mut String) {
+    if text.len() > QUOTED_BYTES_MAX {
+        let end = (0..=QUOTED_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+        text.truncate(end);
+        text.push('…');
+    }
 }
 
 /// A library's message as a sentence.

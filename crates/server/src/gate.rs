@@ -14,11 +14,12 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use tidegate_metrics::{Counter, Registry, Timer};
 use tower::ServiceExt;
 
 use crate::accept::Answer;
+use crate::answers::Again;
 use crate::app::App;
 use crate::auth::Access;
 use crate::error::{self, Code, PROBLEM_JSON, Problem};
@@ -40,9 +41,10 @@ pub(crate) struct Gate {
 impl Gate {
     pub(crate) fn new(app: Arc<App>, router: Router) -> Self {
         let unmatched = Figures::new(&app.registry, "", "unmatched");
-        let overloaded = app
-            .registry
-            .counter("tidegate_http_overloaded_total", "Requests refused because too many were being answered.");
+        let overloaded = app.registry.counter(
+            "tidegate_http_overloaded_total",
+            "Requests refused because too many were being answered, or too many answers were not read.",
+        );
         let limited = app
             .registry
             .counter("tidegate_http_rate_limited_total", "Requests refused because too many came in a second.");
@@ -55,7 +57,7 @@ impl Gate {
         let place = Place::take(&self.app.requests);
         let limit = self.app.config.requests_max;
         // Probes must hear from a busy server: it is alive.
-        if matches!(request.uri().path(), "/livez" | "/readyz") {
+        if is_probe(request) {
             return Ok(place);
         }
         if place.number > limit {
@@ -63,6 +65,7 @@ impl Gate {
             let detail = format!("The server is already answering {limit} requests, its limit.");
             return Err(Problem::new(Code::Overloaded, detail).retry_after(RETRY_AFTER));
         }
+        self.app.answers.admit().inspect_err(|_| self.overloaded.inc())?;
         if let Err(wait) = self.rate.admit(self.app.started.elapsed()) {
             self.limited.inc();
             let detail = format!("More than {} requests a second are not taken.", self.rate.per_second());
@@ -74,6 +77,9 @@ impl Gate {
 
 impl Answer for Gate {
     async fn answer(&self, request: Request) -> Response {
+        // Other methods' answers tell what was done, and probes must be heard.
+        let may_ask_again =
+            if request.method() == Method::GET && !is_probe(&request) { Again::May } else { Again::MayNot };
         let response = match self.guard(&request) {
             Ok(_place) => match self.router.clone().oneshot(request).await {
                 Ok(response) => response,
@@ -84,8 +90,15 @@ impl Answer for Gate {
         if response.extensions().get::<Measured>().is_none() {
             self.unmatched.count(response.status());
         }
-        as_promised(response)
+        self.app.answers.hold(as_promised(response), may_ask_again).unwrap_or_else(|problem| {
+            self.overloaded.inc();
+            as_promised(problem.into_response())
+        })
     }
+}
+
+fn is_probe(request: &Request) -> bool {
+    matches!(request.uri().path(), "/livez" | "/readyz")
 }
 
 /// A request's place among those being answered.

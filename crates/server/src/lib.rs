@@ -10,6 +10,7 @@ pub mod config;
 pub mod env;
 pub mod error;
 
+mod answers;
 mod api;
 mod app;
 mod body;
@@ -18,6 +19,7 @@ mod builtin;
 mod gate;
 mod limits;
 mod rate;
+mod seats;
 mod serve;
 
 pub use serve::{Ended, Server, StartError, openapi_json, stop_signals};

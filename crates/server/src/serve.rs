@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Acceptor, Bounds};
 use crate::api;
-use crate::app::{App, Parts};
+use crate::app::{App, DEFAULT_QUEUE, Parts};
 use crate::auth::{Auth, TokenFileError};
 use crate::browser::Hosts;
 use crate::builtin;
@@ -89,6 +89,7 @@ impl Server {
         let auth = open_auth(&config)?;
         let store = open_store(&config, &registry).await?;
         let queues = Queues::open(store.clone(), queue_config(&config), &registry).await?;
+        make_usual_queues(&queues).await?;
         let asked = config.listen_address();
         let listen_error = |source| StartError::Listen { address: asked, source };
         let listener = accept::bind(asked).map_err(listen_error)?;
@@ -180,6 +181,20 @@ async fn open_store(config: &Config, registry: &Registry) -> Result<Store, Start
     }
 }
 
+/// The queues that jobs go to without being told: made before any other can take their place.
+async fn make_usual_queues(queues: &Queues) -> Result<(), tidegate_queue::Error> {
+    for name in [DEFAULT_QUEUE, builtin::QUEUE] {
+        match queues.queue(&QueueName::new(name)?).await {
+            // A folder from before may be full of others.
+            Err(error @ tidegate_queue::Error::TooManyQueues { .. }) => {
+                tracing::warn!(%error, name, "a usual queue is missing")
+            }
+            made => drop(made?),
+        }
+    }
+    Ok(())
+}
+
 fn queue_config(config: &Config) -> tidegate_queue::Config {
     tidegate_queue::Config {
         lease: config.lease,
@@ -238,7 +253,6 @@ fn bounds(config: &Config) -> Bounds {
         head_timeout: config.head_timeout,
         idle_timeout: config.idle_timeout,
         write_timeout: config.write_timeout,
-        streams_max: config.streams_max as u32,
     }
 }
 

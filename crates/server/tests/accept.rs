@@ -56,7 +56,6 @@ fn bounds() -> Bounds {
         head_timeout: HANG,
         idle_timeout: HANG,
         write_timeout: HANG,
-        streams_max: 100,
     }
 }
 
@@ -121,6 +120,14 @@ async fn half_a_preface_of_http2_gains_no_time() {
 }
 
 #[tokio::test]
+async fn a_preface_of_http2_is_told_what_is_spoken_here() {
+    let server = start(bounds(), HANG);
+    let mut stream = open(server.address).await;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    assert_problem(&read_to_close(&mut stream).await, 505, "version_not_supported");
+}
+
+#[tokio::test]
 async fn a_connection_that_says_nothing_is_closed_without_a_word() {
     let server = start(Bounds { head_timeout: Duration::from_millis(100), ..bounds() }, HANG);
     assert_eq!(read_to_close(&mut open(server.address).await).await, "");
@@ -161,7 +168,7 @@ async fn bytes_that_are_not_http_get_a_problem() {
     assert_problem(&read_to_close(&mut stream).await, 400, "bad_request");
 
     let mut stream = open(server.address).await;
-    let head = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(70_000));
+    let head = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(200_000));
     let _ = stream.write_all(head.as_bytes()).await;
     assert_problem(&read_to_close(&mut stream).await, 431, "headers_too_large");
 

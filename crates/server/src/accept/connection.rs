@@ -6,65 +6,33 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
-use http::{Request, Response, Version};
+use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
-use tokio_util::task::TaskTracker;
 
 use super::io::Io;
 use super::watch::{Deadlines, Expired, Watch};
-use super::{Answer, Bounds, Shared, refuse};
+use super::{Answer, Shared, refuse};
 
-/// 64 KiB per stream in both directions: what HTTP/2 gives by default; more would let one connection hold megabytes.
-const WINDOW: u32 = 64 * 1024;
-/// 1 MiB for all streams of a connection.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// 16 KiB of decoded headers per HTTP/2 request.
-const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
-/// 20 streams reset by the peer before we accepted them, then the connection ends (rapid reset, CVE-2023-44487).
-const RESETS_PENDING_MAX: usize = 20;
-/// 256 streams we had to reset for the peer's errors, then the connection ends (CVE-2025-8671).
-const RESETS_LOCAL_MAX: usize = 256;
-
-/// Starts HTTP/2's streams as tasks that the drain waits for.
-#[derive(Debug, Clone)]
-pub(crate) struct Spawner(TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for Spawner
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn(future);
-    }
-}
-
-/// How we speak HTTP/1.1 and HTTP/2.
-pub(crate) fn protocol(bounds: &Bounds, head_bytes_max: usize, tasks: &TaskTracker) -> Builder<Spawner> {
-    let mut builder = Builder::new(Spawner(tasks.clone()));
-    // The watch keeps the head deadline: hyper's own starts too late, after the protocol has been recognised.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(head_bytes_max).half_close(false);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(bounds.streams_max)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(WINDOW as usize)
-        .max_header_list_size(HEADER_LIST_BYTES_MAX)
-        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
-        .max_local_error_reset_streams(RESETS_LOCAL_MAX);
+/// How we speak HTTP/1.1; nothing else, for without TLS no client of ours needs more, and streams that each hold an answer
+/// would have to be bounded one by one.
+pub(crate) fn protocol(head_bytes_max: usize) -> Builder {
+    let mut builder = Builder::new();
+    // The watch keeps the head deadline: hyper's own does not cover the time before the first byte.
+    builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(head_bytes_max).half_close(false);
     builder
 }
 
 /// How a connection came to its end.
 enum End {
     Closed,
+    /// The peer began to speak HTTP/2.
+    OtherVersion,
     Expired(Expired),
 }
 
@@ -81,6 +49,7 @@ pub(crate) async fn drive<A: Answer>(stream: TcpStream, peer: SocketAddr, shared
     match end {
         End::Closed if watch.is_body_unread() => refuse::linger(&stream).await,
         End::Closed => {}
+        End::OtherVersion => refuse::version(&stream).await,
         End::Expired(Expired::Head) => {
             shared.counters.closed_head.inc();
             refuse::slow_head(&stream, bounds.head_timeout).await;
@@ -111,6 +80,9 @@ async fn speak<A: Answer>(
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(%peer, %error, "connection ended early");
+                    if error.is_parse_version_h2() {
+                        return End::OtherVersion;
+                    }
                 }
                 return End::Closed;
             }
@@ -127,7 +99,6 @@ async fn speak<A: Answer>(
 /// Ready when the watch's next deadline has passed. The timer exists only while there is a deadline, and is moved only
 /// when the deadline moved.
 fn poll_expired(watch: &Watch, mut timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<Expired> {
-    watch.wake_by(cx.waker());
     let Some((at, expired)) = watch.next() else {
         timer.set(None);
         return Poll::Pending;
@@ -147,7 +118,7 @@ async fn answer<A: Answer>(
     watch: Arc<Watch>,
     shared: Arc<Shared<A>>,
 ) -> Result<Response<Watched>, std::convert::Infallible> {
-    let in_flight = InFlight::begin(Arc::clone(&watch), request.version());
+    let in_flight = InFlight::begin(Arc::clone(&watch));
     let request = request.map(|body| Body::new(Received { body, watch }));
     let response = shared.answer.answer(request).await;
     Ok(response.map(|body| Watched { body, _in_flight: in_flight }))
@@ -157,8 +128,8 @@ async fn answer<A: Answer>(
 struct InFlight(Arc<Watch>);
 
 impl InFlight {
-    fn begin(watch: Arc<Watch>, version: Version) -> Self {
-        watch.request_begun(version == Version::HTTP_2);
+    fn begin(watch: Arc<Watch>) -> Self {
+        watch.request_begun();
         Self(watch)
     }
 }

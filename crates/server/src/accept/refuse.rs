@@ -32,6 +32,12 @@ pub(crate) async fn slow_head(stream: &TcpStream, timeout: Duration) {
     last_word(stream, &raw(&Problem::new(Code::RequestTimeout, detail))).await;
 }
 
+/// Tells a peer that speaks HTTP/2 what is spoken here.
+pub(crate) async fn version(stream: &TcpStream) {
+    let detail = "Only HTTP/1.1 is spoken here; the bytes received begin an HTTP/2 connection.";
+    last_word(stream, &raw(&Problem::new(Code::VersionNotSupported, detail))).await;
+}
+
 /// Our own words for a response that hyper made up because it could not parse a head; `None` for any other bytes.
 ///
 /// hyper's own are recognised by their empty body, which none of ours has.

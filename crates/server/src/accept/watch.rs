@@ -2,7 +2,6 @@
 //! it what happened, and ask it for the next deadline.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -41,15 +40,11 @@ struct State {
     fresh: bool,
     /// Bytes arrived since the last request ended, so a head is on its way.
     head_begun: bool,
-    /// HTTP/2 sends frames that belong to no request; only silence of requests counts there.
-    multiplexed: bool,
     /// Since when no request is in flight, or since when the head is on its way.
     since: Instant,
     write_blocked_since: Option<Instant>,
     /// A request's body was left unread, so the peer may still be sending.
     body_unread: bool,
-    /// The driver, to be woken when the last request ends in another task (HTTP/2).
-    driver: Option<Waker>,
 }
 
 impl Watch {
@@ -58,11 +53,9 @@ impl Watch {
             in_flight: 0,
             fresh: true,
             head_begun: false,
-            multiplexed: false,
             since: now,
             write_blocked_since: None,
             body_unread: false,
-            driver: None,
         };
         Self { deadlines, state: Mutex::new(state) }
     }
@@ -85,7 +78,7 @@ impl Watch {
 
     pub(crate) fn bytes_read(&self, now: Instant) {
         let mut state = self.lock();
-        if state.in_flight == 0 && !state.head_begun && !state.multiplexed {
+        if state.in_flight == 0 && !state.head_begun {
             state.head_begun = true;
             state.since = now;
         }
@@ -99,12 +92,11 @@ impl Watch {
         self.lock().write_blocked_since = None;
     }
 
-    pub(crate) fn request_begun(&self, multiplexed: bool) {
+    pub(crate) fn request_begun(&self) {
         let mut state = self.lock();
         state.in_flight += 1;
         state.fresh = false;
         state.head_begun = false;
-        state.multiplexed = multiplexed;
     }
 
     pub(crate) fn request_ended(&self, now: Instant) {
@@ -112,9 +104,6 @@ impl Watch {
         state.in_flight -= 1;
         if state.in_flight == 0 {
             state.since = now;
-            if let Some(driver) = state.driver.take().filter(|_| state.multiplexed) {
-                driver.wake();
-            }
         }
     }
 
@@ -129,13 +118,6 @@ impl Watch {
     /// No request is being answered, so whatever hyper writes now it made up itself.
     pub(crate) fn is_between_requests(&self) -> bool {
         self.lock().in_flight == 0
-    }
-
-    pub(crate) fn wake_by(&self, driver: &Waker) {
-        let mut state = self.lock();
-        if !state.driver.as_ref().is_some_and(|known| known.will_wake(driver)) {
-            state.driver = Some(driver.clone());
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -177,14 +159,14 @@ mod tests {
     fn a_running_request_has_no_deadline_of_the_connection() {
         let (watch, now) = watch();
         watch.bytes_read(now);
-        watch.request_begun(false);
+        watch.request_begun();
         assert_eq!(watch.next(), None);
     }
 
     #[test]
     fn a_kept_alive_connection_may_idle_and_its_next_head_has_its_own_deadline() {
         let (watch, now) = watch();
-        watch.request_begun(false);
+        watch.request_begun();
         watch.request_ended(now + after(5));
         assert_eq!(watch.next(), Some((now + after(80), Expired::Idle)));
         watch.bytes_read(now + after(60));
@@ -192,33 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn pings_do_not_keep_an_http2_connection_without_requests() {
-        let (watch, now) = watch();
-        watch.request_begun(true);
-        watch.request_ended(now);
-        watch.bytes_read(now + after(60));
-        assert_eq!(watch.next(), Some((now + after(75), Expired::Idle)));
-    }
-
-    #[test]
     fn a_peer_that_takes_nothing_is_cut_and_one_that_takes_something_is_not() {
         let (watch, now) = watch();
-        watch.request_begun(false);
+        watch.request_begun();
         watch.write_blocked(now);
         watch.write_blocked(now + after(20));
         assert_eq!(watch.next(), Some((now + after(30), Expired::Write)));
         watch.bytes_written();
         assert_eq!(watch.next(), None);
-    }
-
-    #[test]
-    fn only_the_last_of_several_streams_starts_the_idle_clock() {
-        let (watch, now) = watch();
-        watch.request_begun(true);
-        watch.request_begun(true);
-        watch.request_ended(now + after(1));
-        assert_eq!(watch.next(), None);
-        watch.request_ended(now + after(2));
-        assert_eq!(watch.next(), Some((now + after(77), Expired::Idle)));
     }
 }

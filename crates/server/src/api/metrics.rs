@@ -107,6 +107,13 @@ async fn bring_up_to_date(app: &App) {
     let gauge = |name, help, value: f64| app.registry.gauge(name, help).set(value);
     gauge("tidegate_http_requests", "Requests being answered now.", app.requests.load(Ordering::Relaxed) as f64);
     gauge("tidegate_http_bodies_bytes", "Bytes of request bodies held now.", app.bodies.held_bytes() as f64);
+    gauge(
+        "tidegate_http_answers_bytes",
+        "Bytes of answers held for clients that have not read them.",
+        app.answers.held_bytes() as f64,
+    );
+    gauge("tidegate_http_waiting_claims", "Claims waiting for a job now.", app.waiting_claims.taken() as f64);
+    gauge("tidegate_http_followers", "Event streams open now.", app.followers.taken() as f64);
     gauge("tidegate_uptime_seconds", "Time since the start.", app.started.elapsed().as_secs_f64());
 }
 

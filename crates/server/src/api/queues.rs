@@ -99,9 +99,9 @@ pub(crate) async fn queue(
 
 /// Holds off claims until it is resumed; running jobs go on. Survives a restart.
 #[utoipa::path(post, path = "/api/queues/{queue}/pause", tag = "queues", params(("queue" = String, Path, description = "The queue's name.")),
-    responses((status = 200, body = Envelope<Pausing>)))]
+    responses((status = 200, body = Envelope<Pausing>), (status = 404, body = ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(crate) async fn pause(State(app): State<Arc<App>>, Path(queue): Path<String>) -> Result<Success<Pausing>, Problem> {
-    app.queues.queue(&name(&queue)?).await?.pause().await?;
+    find(&app, &queue)?.pause().await?;
     Ok(ok(Pausing { queue, paused: true }))
 }
 

@@ -12,6 +12,9 @@ use tidegate_queue::{Job, State};
 /// 10 000 items in one call: 2 MB at 200 bytes each, and half a second of disk at the worst.
 pub(crate) const ITEMS_MAX: usize = 10_000;
 
+/// Ten years in milliseconds: longer than anybody means.
+pub(crate) const FAR_MS: u64 = 3650 * 86_400_000;
+
 /// Reads a list of at most [`ITEMS_MAX`] items; a longer one is refused at its first item too many.
 pub(crate) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     struct Items<T>(PhantomData<T>);

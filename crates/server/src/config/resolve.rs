@@ -149,6 +149,15 @@ fn check_together(config: &Config, origins: &BTreeMap<&'static str, Origin>, err
             origin("listen"),
         )));
     }
+    if config.waiting_claims_max >= config.requests_max {
+        errors.push(ConfigError(format!(
+            "{}: `{}` for waiting_claims_max leaves no room for other requests ({} for requests_max, {}); accepted: less than that",
+            origin("waiting_claims_max"),
+            config.waiting_claims_max,
+            config.requests_max,
+            origin("requests_max"),
+        )));
+    }
     if config.body_bytes_max.0 > config.bodies_bytes_max.0 {
         errors.push(ConfigError(format!(
             "{}: `{}` for body_bytes_max is larger than bodies_bytes_max ({}, {}); accepted: at most that",

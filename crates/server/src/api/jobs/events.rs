@@ -17,21 +17,30 @@ use super::identity;
 use super::view::JobView;
 use crate::api::parameters::Path;
 use crate::app::App;
-use crate::error::{Problem, ProblemBody};
+use crate::error::{Code, Problem, ProblemBody};
+use crate::seats::Seat;
 
 /// 20 s of silence, then a comment: proxies close connections after 30 to 60 s without bytes.
 const HEARTBEAT: Duration = Duration::from_secs(20);
 
+/// 5 s: streams last as long as their jobs.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
 /// Follows a job: an event `state` or `progress` with the whole job in its data whenever it changes, until it has ended.
 #[utoipa::path(get, path = "/api/performance/async/job/{id}/events", tag = "jobs", params(("id" = String, Path, description = "The job's id.")),
     responses((status = 200, description = "`text/event-stream`; the stream ends with the job.", content_type = "text/event-stream", body = String),
-        (status = 404, body = ProblemBody<'static>, content_type = "application/problem+json")))]
+        (status = 404, body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 503, description = "Too many streams are open.", body = ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(crate) async fn events(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
     let id = identity(&id)?;
     let queue = app.queues.find(id.queue()).ok_or_else(|| Error::JobNotFound { id: id.clone() })?;
+    let seat = app.followers.take().ok_or_else(|| {
+        let detail = format!("The server already has {} event streams open, its limit.", app.followers.max());
+        Problem::new(Code::Overloaded, detail).retry_after(RETRY_AFTER)
+    })?;
     // First subscribe, then look: what happens in between is seen twice rather than not at all.
     let changes = queue.subscribe();
-    let mut follower = Follower { app, id, changes, shown: Bytes::new(), has_ended: false };
+    let mut follower = Follower { app, id, changes, shown: Bytes::new(), has_ended: false, _seat: seat };
     let first = follower.look("state").await?;
     let frames = stream::unfold((follower, first), |(mut follower, ready)| async move {
         let frame = match ready {
@@ -55,6 +64,7 @@ struct Follower {
     changes: Receiver<Transition>,
     shown: Bytes,
     has_ended: bool,
+    _seat: Seat,
 }
 
 impl Follower {

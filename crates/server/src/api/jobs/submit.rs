@@ -15,18 +15,18 @@ use sha2::{Digest, Sha256};
 use tidegate_queue::{Backoff, Idempotency, NewJob, Pushed, QueueName, UnixMillis};
 
 use crate::api::render::{Envelope, Success, accepted};
-use crate::api::wire::{self, Status, Whole};
-use crate::app::App;
+use crate::api::wire::{self, FAR_MS, Status, Whole};
+use crate::app::{App, DEFAULT_QUEUE};
 use crate::body::{JsonBody, parse};
 use crate::builtin;
 use crate::error::{Code, FieldError, ItemProblem, Problem, ProblemBody};
 
-/// Where jobs go whose kind has no handler in this server.
-const DEFAULT_QUEUE: &str = "default";
 /// 255 bytes, as much as the queue remembers.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// 20: more at once nobody mends.
 const ERRORS_MAX: usize = 20;
+/// 100 items of one call are told all that is wrong with them: an answer must not be a hundred times its request.
+const ITEMS_TOLD_MAX: usize = 100;
 
 /// A job to be submitted.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -45,8 +45,6 @@ pub(crate) struct Submission<'a> {
 
 /// A day in milliseconds.
 const DAY: u64 = 86_400_000;
-/// Ten years: longer than anybody means.
-const FAR: u64 = 3650 * DAY;
 
 /// How a job is to be run. Durations are in milliseconds.
 #[derive(Default, Deserialize, utoipa::ToSchema)]
@@ -62,7 +60,7 @@ pub(crate) struct SubmitOptions {
     timeout: Option<Whole<1, { 30 * DAY }>>,
     /// Not before this long from now.
     #[schema(value_type = Option<u64>)]
-    delay: Option<Whole<0, FAR>>,
+    delay: Option<Whole<0, FAR_MS>>,
     /// Not before this instant (RFC 3339).
     run_at: Option<String>,
     /// Attempts in all; 4 by default.
@@ -78,7 +76,7 @@ pub(crate) struct SubmitOptions {
     dedup_window: Option<Whole<1, { 365 * DAY }>>,
     /// Fails when it has not started this long after its submission.
     #[schema(value_type = Option<u64>)]
-    expires_in: Option<Whole<1, FAR>>,
+    expires_in: Option<Whole<1, FAR_MS>>,
     /// How long the finished record is kept; 86 400 000 by default.
     #[schema(value_type = Option<u64>)]
     retention: Option<Whole<0, { 365 * DAY }>>,
@@ -251,6 +249,7 @@ pub(crate) async fn submit_many(
     let idempotency = idempotency(&headers, &body)?;
     let mut answers: Vec<Option<Result<Pushed, Problem>>> = Vec::new();
     let mut by_queue: BTreeMap<QueueName, (Vec<usize>, Vec<NewJob>)> = BTreeMap::new();
+    let mut told = Told::default();
     for (place, submission) in submissions.into_iter().enumerate() {
         match Submission::read(submission.get()).and_then(|submission| submission.job(&body)) {
             Ok((queue, job)) => {
@@ -259,7 +258,7 @@ pub(crate) async fn submit_many(
                 jobs.push(job);
                 answers.push(None);
             }
-            Err(problem) => answers.push(Some(Err(problem))),
+            Err(problem) => answers.push(Some(Err(told.tell(problem)))),
         }
     }
     let pushes = by_queue.into_iter().map(|(name, (places, jobs))| push(&app, name, places, jobs, idempotency.clone()));
@@ -303,11 +302,24 @@ fn render(answers: Vec<Result<Pushed, Problem>>) -> Result<Success<Answers>, Pro
     {
         return Err(problem.clone());
     }
+    let mut told = Told::default();
     let answer = |answer: Result<Pushed, Problem>| match answer {
         Ok(pushed) => Answer::Accepted(pushed.into()),
-        Err(problem) => Answer::Refused { error: problem.item() },
+        Err(problem) => Answer::Refused { error: told.tell(problem).item() },
     };
     Ok(accepted(Answers { jobs: answers.into_iter().map(answer).collect() }))
+}
+
+/// How many items were told what is wrong with them.
+#[derive(Default)]
+struct Told(usize);
+
+impl Told {
+    /// The problem; in few words when many were told before.
+    fn tell(&mut self, problem: Problem) -> Problem {
+        self.0 += 1;
+        if self.0 <= ITEMS_TOLD_MAX { problem } else { problem.in_short("See the errors before.") }
+    }
 }
 
 fn idempotency(headers: &HeaderMap, body: &JsonBody) -> Result<Option<Idempotency>, Problem> {

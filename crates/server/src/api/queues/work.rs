@@ -9,12 +9,12 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tidegate_queue as queue;
-use tidegate_queue::{Claim, Claimed, Finish, Lease, Queue, Retry, Worker};
+use tidegate_queue::{Beat, Claim, Claimed, Finish, Lease, QueueName, Retry, Worker};
 
 use super::name;
 use crate::api::parameters::Path;
 use crate::api::render::{Envelope, Success, instant, ok};
-use crate::api::wire::{self, Raw};
+use crate::api::wire::{self, FAR_MS, Raw, Whole};
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::error::{Problem, ProblemBody};
@@ -123,9 +123,15 @@ pub(crate) async fn claim(
     let request: ClaimRequest = body.parse()?;
     let claim = claim_of(&request.worker, request.limit, request.wait_ms, "")?;
     drop(body);
-    let queue = app.queues.queue(&name(&queue)?).await?;
-    let claimed = queue.claim(claim).await?;
+    let claimed = claimed(&app, &name(&queue)?, claim).await?;
     Ok(ok(claims(&app, claimed)))
+}
+
+/// Claims; a claim that finds no place among those waiting does not wait.
+async fn claimed(app: &App, queue: &QueueName, claim: Claim) -> Result<Vec<Claimed>, queue::Error> {
+    let seat = if claim.wait.is_zero() { None } else { app.waiting_claims.take() };
+    let wait = if seat.is_some() { claim.wait } else { Duration::ZERO };
+    app.queues.queue(queue).await?.claim(Claim { wait, ..claim }).await
 }
 
 fn claims(app: &App, claimed: Vec<Claimed>) -> Claims {
@@ -174,7 +180,12 @@ pub(crate) async fn beat(
             Err(_) => stale.push(lease),
         }
     }
-    let beat = app.queues.queue(&name(&queue)?).await?.beat(&Worker::remote(worker), &known).await?;
+    let worker = Worker::remote(worker);
+    let beat = match app.queues.find(&name(&queue)?) {
+        Some(queue) => queue.beat(&worker, &known).await?,
+        // A name written wrongly must not make a queue; whoever holds these leases holds nothing there.
+        None => Beat { lease: app.queues.lease(), cancelled: Vec::new(), stale: known, paused: false },
+    };
     let texts = |leases: Vec<Lease>| leases.into_iter().map(|lease| lease.to_string());
     stale.extend(texts(beat.stale));
     Ok(ok(BeatView {
@@ -274,14 +285,15 @@ pub(crate) struct FailureOf {
     /// `false` sends the job to the dead letter set at once; `true` by default.
     retry: Option<bool>,
     /// Try again in exactly this long, in milliseconds; by default after the job's backoff.
-    retry_in: Option<u64>,
+    #[schema(value_type = Option<u64>)]
+    retry_in: Option<Whole<0, FAR_MS>>,
 }
 
 impl FailureOf {
     fn finish(self) -> Option<Finish> {
         let retry = match (self.retry.unwrap_or(true), self.retry_in) {
             (false, _) => Retry::Never,
-            (true, Some(ms)) => Retry::In(Duration::from_millis(ms)),
+            (true, Some(ms)) => Retry::In(Duration::from_millis(ms.get())),
             (true, None) => Retry::Backoff,
         };
         Some(Finish::Fail { lease: self.lease.parse().ok()?, error: self.error.into(), retry })
@@ -366,8 +378,10 @@ pub(crate) async fn progress(
             })
         })
         .collect();
-    let queue = app.queues.queue(&name(&queue)?).await?;
-    let outcomes = fenced(updates, |updates| queue.progress(updates)).await?;
+    let outcomes = match app.queues.find(&name(&queue)?) {
+        Some(queue) => fenced(updates, |updates| queue.progress(updates)).await?,
+        None => vec![Outcome::Stale; updates.len()],
+    };
     Ok(ok(Outcomes { outcomes, next: None }))
 }
 
@@ -377,18 +391,21 @@ async fn finished(
     finishes: Vec<Option<Finish>>,
     claim: Option<Claim>,
 ) -> Result<Success<Outcomes>, Problem> {
-    let queue: Queue = app.queues.queue(&name(queue)?).await?;
-    let outcomes = fenced(finishes, |finishes| queue.finish(finishes)).await?;
+    let name = name(queue)?;
+    let outcomes = match app.queues.find(&name) {
+        Some(queue) => fenced(finishes, |finishes| queue.finish(finishes)).await?,
+        None => vec![Outcome::Stale; finishes.len()],
+    };
     let next = match claim {
-        Some(claim) => Some(claims(app, next(&queue, claim).await)),
+        Some(claim) => Some(claims(app, next(app, &name, claim).await)),
         None => None,
     };
     Ok(ok(Outcomes { outcomes, next }))
 }
 
 /// The next jobs. The outcomes are durable by now and must be told, so a claim that fails brings none.
-async fn next(queue: &Queue, claim: Claim) -> Vec<Claimed> {
-    match queue.claim(claim).await {
+async fn next(app: &App, queue: &QueueName, claim: Claim) -> Vec<Claimed> {
+    match claimed(app, queue, claim).await {
         Ok(claimed) => claimed,
         Err(error) => {
             tracing::warn!(%error, "failed to claim after finishing");
