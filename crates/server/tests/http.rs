@@ -230,6 +230,56 @@ async fn the_drain_answers_waiting_claims_and_closes_event_streams() {
 }
 
 #[tokio::test]
+async fn a_job_that_is_not_kept_still_shows_its_end_to_its_followers() {
+    let server = start(&[]).await;
+    for (verb, item, end) in [
+        ("complete", "\"results\":[{\"lease\":\"LEASE\"}]", "completed"),
+        ("fail", "\"failures\":[{\"lease\":\"LEASE\",\"error\":\"e\",\"retry\":false}]", "failed"),
+        ("cancel", "", "cancelled"),
+    ] {
+        let accepted = server.post(JOB, r#"{"jobType":"a","data":1,"options":{"retention":0}}"#).await;
+        let id = accepted.body.split("\"jobId\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        let request = format!("GET {JOB}/{id}/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let mut events = server.send(&request).await;
+        let mut all = String::new();
+        while !all.contains("\"status\":\"queued\"") {
+            let mut piece = [0; 4096];
+            let read = timeout(HANG, events.read(&mut piece)).await.expect("the first frame comes").unwrap();
+            all.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+        }
+        if verb == "cancel" {
+            server.call(&format!("DELETE {JOB}/{id}"), "", "").await;
+        } else {
+            let claimed = server.post("/api/queues/default/claim", r#"{"worker":"w"}"#).await;
+            let lease = claimed.body.split("\"lease\":\"").nth(1).unwrap().split('"').next().unwrap();
+            let body = format!("{{{}}}", item.replace("LEASE", lease));
+            server.post(&format!("/api/queues/default/{verb}"), &body).await;
+        }
+        timeout(HANG, events.read_to_string(&mut all)).await.expect("the stream ends").unwrap();
+        let last = all.rsplit("event: ").next().unwrap();
+        assert!(last.starts_with("state") && last.contains(&format!("\"status\":\"{end}\"")), "{verb}: {all}");
+        assert!(last.contains("\"finishedAt\":\""), "{verb}: {last}");
+    }
+}
+
+#[tokio::test]
+async fn a_follower_sees_a_large_result_in_the_last_frame() {
+    let server = start(&[]).await;
+    let accepted = server.post(JOB, r#"{"jobType":"a","data":1}"#).await;
+    let id = accepted.body.split("\"jobId\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let request = format!("GET {JOB}/{id}/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let mut events = server.send(&request).await;
+    let claimed = server.post("/api/queues/default/claim", r#"{"worker":"w"}"#).await;
+    let lease = claimed.body.split("\"lease\":\"").nth(1).unwrap().split('"').next().unwrap();
+    let result = "x".repeat(100_000);
+    let body = format!(r#"{{"results":[{{"lease":"{lease}","result":"{result}"}}]}}"#);
+    server.post("/api/queues/default/complete", &body).await;
+    let mut all = String::new();
+    timeout(HANG, events.read_to_string(&mut all)).await.expect("the stream ends").unwrap();
+    assert!(all.rsplit("event: ").next().unwrap().contains(&result), "{} bytes", all.len());
+}
+
+#[tokio::test]
 async fn a_handler_of_ours_computes_and_bad_data_fails_without_a_retry() {
     let server = start(&[]).await;
     for (data, end, told) in [

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use http::header;
-use tidegate_queue::{Change, Error, JobId, Transition};
+use tidegate_queue::{Change, Error, Job, JobId, State, Transition};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::identity;
@@ -31,7 +31,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
     responses((status = 200, description = "`text/event-stream`; the stream ends with the job.", content_type = "text/event-stream", body = String),
         (status = 404, body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 503, description = "Too many streams are open.", body = ProblemBody<'static>, content_type = "application/problem+json")))]
-pub(crate) async fn events(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub(crate) async fn events(
+    extract::State(app): extract::State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
     let id = identity(&id)?;
     let queue = app.queues.find(id.queue()).ok_or_else(|| Error::JobNotFound { id: id.clone() })?;
     let seat = app.followers.take().ok_or_else(|| {
@@ -39,8 +42,9 @@ pub(crate) async fn events(State(app): State<Arc<App>>, Path(id): Path<String>) 
         Problem::new(Code::Overloaded, detail).retry_after(RETRY_AFTER)
     })?;
     // First subscribe, then look: what happens in between is seen twice rather than not at all.
-    let changes = queue.subscribe();
-    let mut follower = Follower { app, id, changes, shown: Bytes::new(), has_ended: false, _seat: seat };
+    let changes = queue.follow(&id);
+    let last = app.queues.look(&id).await?;
+    let mut follower = Follower { app, id, changes, last, shown: Bytes::new(), has_ended: false, _seat: seat };
     let first = follower.look("state").await?;
     let frames = stream::unfold((follower, first), |(mut follower, ready)| async move {
         let frame = match ready {
@@ -58,10 +62,14 @@ pub(crate) async fn events(State(app): State<Arc<App>>, Path(id): Path<String>) 
 }
 
 /// One listener of one job. Holds the last thing it showed, so that nothing is shown twice.
+///
+/// Until the job has ended it looks at what is small of it: a job of megabytes is read once, not with every progress.
 struct Follower {
     app: Arc<App>,
     id: JobId,
     changes: Receiver<Transition>,
+    /// The job without what is large, for the last frame of one that is kept no longer than it runs.
+    last: Job,
     shown: Bytes,
     has_ended: bool,
     _seat: Seat,
@@ -77,36 +85,67 @@ impl Follower {
                 () = self.app.draining.cancelled() => return None,
                 change = tokio::time::timeout_at(silence_ends, self.changes.recv()) => change,
             };
-            let event = match change {
+            let (event, end) = match change {
                 Err(_) => return Some(Bytes::from_static(b": alive\n\n")),
                 Ok(Err(RecvError::Closed)) => return None,
-                // What was missed may have been ours: look again.
-                Ok(Err(RecvError::Lagged(_))) => "state",
-                Ok(Ok(transition)) if transition.id != self.id => continue,
+                // What was missed may have been the end: look again.
+                Ok(Err(RecvError::Lagged(_))) => ("state", None),
                 Ok(Ok(Transition { change: Change::Pruned, .. })) => return None,
-                Ok(Ok(Transition { change: Change::Progress { .. }, .. })) => "progress",
-                Ok(Ok(_)) => "state",
+                Ok(Ok(Transition { change: Change::Progress { .. }, .. })) => ("progress", None),
+                Ok(Ok(transition)) => ("state", state_of_end(&transition.change).map(|state| (state, transition))),
             };
-            match self.look(event).await {
-                Ok(Some(frame)) => return Some(frame),
-                Ok(None) => {}
-                Err(_) => return None,
+            match (self.look(event).await, end) {
+                (Ok(Some(frame)), _) => return Some(frame),
+                (Ok(None), _) => {}
+                // Not kept (`retention: 0`): its end is all that is left of it.
+                (Err(Error::JobNotFound { .. }), Some((state, transition))) => return self.end(state, &transition),
+                // Its end is on the way to us.
+                (Err(Error::JobNotFound { .. }), None) => {}
+                (Err(_), _) => return None,
             }
         }
         None
     }
 
     /// A frame with the job as it is now; `None` when that was the last thing shown.
-    async fn look(&mut self, event: &str) -> Result<Option<Bytes>, Problem> {
-        let job = self.app.queues.job(&self.id).await?;
+    async fn look(&mut self, event: &str) -> Result<Option<Bytes>, Error> {
+        self.last = self.app.queues.look(&self.id).await?;
+        let job = if self.last.state.is_finished() { self.app.queues.job(&self.id).await? } else { self.last.clone() };
+        Ok(self.show(event, job))
+    }
+
+    /// The last frame of a job whose record is gone.
+    fn end(&mut self, state: State, transition: &Transition) -> Option<Bytes> {
+        let job = Job {
+            state,
+            attempt: transition.attempt,
+            finished_at: Some(transition.at),
+            run_at: None,
+            cancelling: false,
+            ..self.last.clone()
+        };
+        self.show("state", job)
+    }
+
+    fn show(&mut self, event: &str, job: Job) -> Option<Bytes> {
         self.has_ended = job.state.is_finished();
         let view = JobView::new(job, self.app.queues.durability());
         let view = Bytes::from(serde_json::to_vec(&view).unwrap_or_default());
         if view == self.shown {
-            return Ok(None);
+            return None;
         }
         self.shown = view.clone();
-        Ok(Some(frame(event, &view)))
+        Some(frame(event, &view))
+    }
+}
+
+/// The state a job ends in by this change, if it does.
+fn state_of_end(change: &Change) -> Option<State> {
+    match change {
+        Change::Completed => Some(State::Completed),
+        Change::Cancelled => Some(State::Cancelled),
+        Change::Discarded => Some(State::Discarded),
+        _ => None,
     }
 }
 
