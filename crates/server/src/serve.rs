@@ -187,7 +187,7 @@ async fn make_usual_queues(queues: &Queues) -> Result<(), tidegate_queue::Error>
         match queues.queue(&QueueName::new(name)?).await {
             // A folder from before may be full of others.
             Err(error @ tidegate_queue::Error::TooManyQueues { .. }) => {
-                tracing::warn!(%error, name, "a usual queue is missing")
+                tracing::warn!(%error, name, "a usual queue is missing");
             }
             made => drop(made?),
         }
