@@ -365,6 +365,15 @@ mod tests {
     }
 
     #[test]
+    fn waiting_claims_may_not_use_up_the_requests() {
+        let errors = errors(&[("requests_max", "1000")], &[], None);
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        assert!(errors[0].contains("waiting_claims_max") && errors[0].contains("flag --requests-max"), "{errors:#?}");
+        let flags = Flags::from([("requests_max", "1000".to_owned()), ("waiting_claims_max", "999".to_owned())]);
+        assert!(resolve(&flags, &environment(&[]), None).is_ok());
+    }
+
+    #[test]
     fn everything_wrong_is_told_at_once_with_source_value_and_what_is_accepted() {
         let (_folder, path) = file("durabilty = \"sync\"\nworkers = 0\n");
         let errors =

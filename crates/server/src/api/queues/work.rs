@@ -31,7 +31,8 @@ pub(crate) struct ClaimRequest {
     worker: String,
     /// At most this many, 1 to 1000; 1 by default.
     limit: Option<usize>,
-    /// How long to wait for the first, 0 to 30 000; 0 by default.
+    /// How long to wait for the first, 0 to 30 000; 0 by default. With `waiting_claims_max` claims waiting already, the
+    /// answer comes at once.
     wait_ms: Option<u64>,
 }
 
