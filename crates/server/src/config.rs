@@ -112,6 +112,8 @@ settings! {
         lease: Duration = "10s", "TIDEGATE_LEASE", SECOND => HOUR, "How long a claimed job stays with a worker that sends no beat.";
         queue_jobs_max: usize = "1000000", "TIDEGATE_QUEUE_JOBS_MAX", 1 => 1_000_000_000, "Unfinished jobs per queue; beyond it submissions are refused with 429.";
         queue_bytes_max: Bytes = "1GiB", "TIDEGATE_QUEUE_BYTES_MAX", MIB => 1024 * GIB, "Bytes of unfinished jobs per queue; beyond it submissions are refused with 429.";
+        jobs_max: usize = "4000000", "TIDEGATE_JOBS_MAX", 1 => 1_000_000_000, "Unfinished jobs of all queues together (half a KiB of memory each); beyond it submissions are refused with 429.";
+        bytes_max: Bytes = "4GiB", "TIDEGATE_BYTES_MAX", MIB => 1024 * GIB, "Bytes of unfinished jobs of all queues together; beyond it submissions are refused with 429.";
         queue_overflow: Overflow = "reject", "TIDEGATE_QUEUE_OVERFLOW", NONE => NONE, "What a full queue does: `reject` refuses the new job; `drop_oldest` and `drop_newest` move a waiting job of the least urgent priority to the dead letter set.";
         queue_finished_max: usize = "10000", "TIDEGATE_QUEUE_FINISHED_MAX", 0 => 10_000, "Finished jobs kept per queue; beyond it the oldest is forgotten, failed ones last.";
         queue_key_limit: usize = "0", "TIDEGATE_QUEUE_KEY_LIMIT", 0 => 1_000_000_000, "Running jobs per fairness key; 0 for no limit.";

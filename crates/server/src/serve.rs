@@ -199,6 +199,8 @@ fn queue_config(config: &Config) -> tidegate_queue::Config {
     tidegate_queue::Config {
         lease: config.lease,
         payload_max: config.body_bytes_max.as_usize(),
+        jobs_max: config.jobs_max as u64,
+        bytes_max: config.bytes_max.0,
         default: limits_of(&config.queue_limits()),
         queues: config.queues.iter().map(|(name, limits)| (name.clone(), limits_of(limits))).collect(),
         ..tidegate_queue::Config::default()
