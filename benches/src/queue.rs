@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_metrics::Registry;
-use tidegate_queue::{Claim, Claimed, Config, Finish, NewJob, Outcome, Queue, QueueName, Queues, TABLES, Worker};
+use tidegate_queue::{
+    Claim, Claimed, Config, Finish, NewJob, Outcome, Queue, QueueConfig, QueueName, Queues, TABLES, Worker,
+};
 use tidegate_store::{Durability, Store};
 use tokio::task::JoinSet;
 
@@ -39,7 +41,10 @@ pub struct Opened {
 /// # Panics
 /// When it cannot be opened.
 pub async fn open(store: Store) -> Opened {
-    let queues = Queues::open(store, Config::default(), &Registry::new()).await.expect("queues");
+    // The in-memory rows push without end: what they measure is the queue, not its bound.
+    let default = QueueConfig { jobs_max: u64::MAX, bytes_max: u64::MAX, ..QueueConfig::default() };
+    let config = Config { jobs_max: u64::MAX, bytes_max: u64::MAX, default, ..Config::default() };
+    let queues = Queues::open(store, config, &Registry::new()).await.expect("queues");
     let name = QueueName::new("bench").expect("a name");
     let queue = queues.queue(&name).await.expect("a queue");
     Opened { queues, queue }
