@@ -58,7 +58,7 @@ impl Core {
                 break;
             } else {
                 bytes += entry.spec.data.len();
-                grants.push(self.grant(now, index, number, local));
+                grants.push(self.grant(now, index, number));
                 self.note(index, Change::Claimed, effects);
             }
         }
@@ -71,7 +71,7 @@ impl Core {
         grants
     }
 
-    fn grant(&mut self, now: i64, index: u32, grant: u64, local: bool) -> Grant {
+    fn grant(&mut self, now: i64, index: u32, grant: u64) -> Grant {
         self.start(index);
         let lease = millis(self.rules.lease);
         let entry = &mut self.slab[index];
@@ -81,7 +81,6 @@ impl Core {
         let waited_ms = now.saturating_sub(entry.at);
         entry.attempt += 1;
         entry.grant = grant;
-        entry.local = local;
         entry.started_at = now;
         entry.deadline = now.saturating_add_unsigned(entry.spec.timeout_ms);
         entry.at = now.saturating_add(lease);

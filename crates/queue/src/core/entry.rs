@@ -76,8 +76,6 @@ pub(crate) struct Entry {
     pub(crate) cancelling: bool,
     /// Its last lease ran out, and a crash could still forget that.
     pub(crate) rescued: bool,
-    /// Runs in this process.
-    pub(crate) local: bool,
     pub(crate) error: Option<Arc<str>>,
     /// Progress and note of the running attempt.
     pub(crate) report: Option<Box<(f64, Option<Arc<str>>)>>,
@@ -99,7 +97,6 @@ impl Entry {
             attempt: 0,
             cancelling: false,
             rescued: false,
-            local: false,
             error: None,
             report: None,
         }

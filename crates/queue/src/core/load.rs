@@ -102,7 +102,6 @@ impl Loader {
         core.start_loaded(index);
         let lease = if claim.local { 0 } else { millis(core.rules.lease) };
         let entry = &mut core.slab[index];
-        entry.local = claim.local;
         entry.started_at = claim.at;
         entry.deadline = claim.at.saturating_add_unsigned(entry.spec.timeout_ms);
         entry.at = now.saturating_add(lease);

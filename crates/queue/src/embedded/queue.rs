@@ -31,9 +31,6 @@ pub(crate) struct EmbeddedQueue {
     name: QueueName,
     no: u32,
     store: Store,
-    clock: Clock,
-    lease: Duration,
-    payload_max: usize,
     /// Held while the rules decide and their records are handed to the store; never across an await.
     core: Mutex<Core>,
     /// Wakes waiting claims, one for each job that became available.
@@ -73,9 +70,6 @@ impl EmbeddedQueue {
         Self {
             no: core.no(),
             store: shared.store.clone(),
-            clock: shared.config.clock.clone(),
-            lease: shared.config.lease,
-            payload_max: shared.config.payload_max,
             arrivals: Notify::new(),
             waiting: AtomicU64::new(0),
             events: OnceLock::new(),
@@ -119,9 +113,9 @@ impl EmbeddedQueue {
     ) -> (T, W) {
         let mut effects = Effects::default();
         let mut core = self.lock();
-        let (UnixMillis(now), steps) = self.clock.read();
+        let (UnixMillis(now), steps) = self.config.clock.read();
         core.follow_clock(steps);
-        if matches!(self.clock, Clock::System) {
+        if matches!(self.config.clock, Clock::System) {
             core.forgive_standstill(now);
         }
         let before = (core.live(), core.bytes());
@@ -265,7 +259,8 @@ impl EmbeddedQueue {
         });
         let of =
             |wanted: Renewed| leases.iter().zip(&answers).filter(|(_, a)| **a == wanted).map(|(l, _)| *l).collect();
-        let beat = Beat { lease: self.lease, cancelled: of(Renewed::Cancelled), stale: of(Renewed::Stale), paused };
+        let beat =
+            Beat { lease: self.config.lease, cancelled: of(Renewed::Cancelled), stale: of(Renewed::Stale), paused };
         self.meters.stale.add(beat.stale.len() as u64);
         Ok(beat)
     }
@@ -301,10 +296,12 @@ impl EmbeddedQueue {
 
     fn submit_finishes(&self, finishes: Vec<Finish>) -> Result<(Vec<Outcome>, Ticket), Error> {
         check_length("finishes", finishes.len())?;
-        let large =
-            |finish: &Finish| matches!(finish, Finish::Complete { result: Some(r), .. } if r.len() > self.payload_max);
+        let large = |finish: &Finish| matches!(finish, Finish::Complete { result: Some(r), .. } if r.len() > self.config.payload_max);
         if finishes.iter().any(large) {
-            return Err(Error::Invalid { field: "result", reason: format!("at most {} bytes", self.payload_max) });
+            return Err(Error::Invalid {
+                field: "result",
+                reason: format!("at most {} bytes", self.config.payload_max),
+            });
         }
         self.store.check()?;
         let (outcomes, ticket) = self.act_durably(|core, now, effects| {
@@ -355,7 +352,7 @@ impl EmbeddedQueue {
         match (self.look(id).await, before) {
             // With no retention it is gone by now; it was cancelled all the same.
             (Err(Error::JobNotFound { .. }), Some(Found::Live(job, _))) => {
-                Ok(Job { state: State::Cancelled, run_at: None, finished_at: Some(self.clock.now()), ..*job })
+                Ok(Job { state: State::Cancelled, run_at: None, finished_at: Some(self.config.clock.now()), ..*job })
             }
             (answer, _) => answer,
         }
@@ -404,7 +401,7 @@ impl EmbeddedQueue {
 
     pub(crate) fn stats(&self) -> QueueStats {
         let core = self.lock();
-        let now = self.clock.now();
+        let now = self.config.clock.now();
         let limits = core.limits();
         let stats = QueueStats {
             name: self.name.clone(),
@@ -444,7 +441,7 @@ impl EmbeddedQueue {
 
     /// Does some of the upkeep that is due; `true` when there may be more.
     pub(super) fn keep_up(&self) -> bool {
-        let due = self.lock().next_at().is_some_and(|at| at <= self.clock.now().0);
+        let due = self.lock().next_at().is_some_and(|at| at <= self.config.clock.now().0);
         due && self.store.check().is_ok() && self.act_loosely(|core, now, effects| core.upkeep(now, BUDGET, effects))
     }
 
