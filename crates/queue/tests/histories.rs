@@ -18,7 +18,7 @@ use tidegate_queue::{
 };
 use tidegate_store::Store;
 
-const START: i64 = 1_000_000;
+const START: i64 = 1_700_000_000_000;
 const DAY: i64 = 86_400_000;
 
 #[derive(Clone, Debug)]
@@ -326,9 +326,7 @@ impl Pair {
             prop_assert!(answer.is_err());
             return Ok(());
         }
-        let before = self.model.jobs.len();
-        self.model.jobs.retain(|job| job.state != state);
-        prop_assert_eq!(answer.unwrap(), (before - self.model.jobs.len()) as u64);
+        prop_assert_eq!(answer.unwrap(), self.model.purge(state));
         self.durable = self.model.clone();
         Ok(())
     }
@@ -391,9 +389,7 @@ fn model_job(now: i64, push: &Push, id: String, expires_at: i64) -> ModelJob {
         local: false,
         cancelling: false,
         rescued: false,
-        order: 0,
         turn: 0,
-        finished: 0,
     }
 }
 

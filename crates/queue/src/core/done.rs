@@ -19,8 +19,6 @@ pub(crate) struct Finished {
     pub(super) key: Option<Arc<str>>,
     pub(super) attempt: u16,
     prune_at: i64,
-    /// Its place in the order of finishing.
-    place: u64,
     bytes: u64,
     data_apart: bool,
     result_apart: bool,
@@ -32,9 +30,8 @@ pub(crate) struct Done {
     jobs: HashMap<u64, Finished>,
     /// By the end of their retention.
     prune: BTreeSet<(i64, u64)>,
-    /// In the order they give way when there are too many: the dead letter set last, then by age.
-    order: BTreeSet<(bool, u64, u64)>,
-    next_place: u64,
+    /// In the order they give way when there are too many: the dead letter set last, then by the end of their retention.
+    order: BTreeSet<(bool, i64, u64)>,
     bytes: u64,
     rate: Rate,
 }
@@ -66,12 +63,10 @@ impl Done {
         }
     }
 
-    fn insert(&mut self, number: u64, mut finished: Finished) {
-        finished.place = self.next_place;
-        self.next_place += 1;
+    fn insert(&mut self, number: u64, finished: Finished) {
         self.bytes += finished.bytes;
         self.prune.insert((finished.prune_at, number));
-        self.order.insert((finished.state == State::Discarded, finished.place, number));
+        self.order.insert((finished.state == State::Discarded, finished.prune_at, number));
         self.jobs.insert(number, finished);
     }
 
@@ -79,7 +74,7 @@ impl Done {
         let finished = self.jobs.remove(&number)?;
         self.bytes -= finished.bytes;
         self.prune.remove(&(finished.prune_at, number));
-        self.order.remove(&(finished.state == State::Discarded, finished.place, number));
+        self.order.remove(&(finished.state == State::Discarded, finished.prune_at, number));
         Some(finished)
     }
 }
@@ -115,7 +110,6 @@ impl Core {
             key: entry.spec.key.clone(),
             attempt: entry.attempt,
             prune_at: now.saturating_add_unsigned(entry.spec.retention_ms),
-            place: 0,
             bytes: (record.len() + apart) as u64,
             data_apart,
             result_apart,
@@ -124,7 +118,7 @@ impl Core {
         effects.batch.put(JOBS, key(self.no, entry.number), record);
     }
 
-    /// Takes a finished record into the index, when it is built; call in the order of finishing.
+    /// Takes a finished record into the index, when it is built.
     pub(super) fn load_finished(&mut self, number: u64, job: &StoredJob<'_>, state: State, length: usize) {
         let (data, result) = job.apart();
         let apart = u64::from(data.unwrap_or(0)) + u64::from(result.unwrap_or(0));
@@ -134,7 +128,6 @@ impl Core {
             key: job.key.map(|key| self.share(key)),
             attempt: job.attempt,
             prune_at: job.finished_at.saturating_add_unsigned(job.retention_ms),
-            place: 0,
             bytes: length as u64 + apart,
             data_apart: data.is_some(),
             result_apart: result.is_some(),
@@ -143,7 +136,7 @@ impl Core {
         self.done.insert(number, finished);
     }
 
-    /// Forgets the oldest finished jobs while there are too many, the dead letter set last.
+    /// Forgets the finished jobs whose time would come first while there are too many, the dead letter set last.
     pub(super) fn prune_excess(&mut self, effects: &mut Effects) {
         let (jobs_max, bytes_max) = (self.rules.limits.finished_max, self.rules.limits.finished_bytes_max);
         while self.done.jobs.len() as u64 > jobs_max || self.done.bytes > bytes_max {

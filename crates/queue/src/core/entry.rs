@@ -66,9 +66,8 @@ pub(crate) struct Entry {
     pub(crate) deadline: i64,
     /// The grant it runs under; when it does not run, the last one that concerned it.
     pub(crate) grant: u64,
-    /// Its place by arrival: first come, first served within a priority and key.
-    pub(crate) order: i64,
-    /// Its place in the line; 0 until it gets one. Kept when it comes back unfinished.
+    /// Its place in the line, or that of its lane when it last stood there; 0 until it has had one. Kept while it runs, for
+    /// when it comes back unfinished.
     pub(crate) turn: i64,
     /// Its lane while it is available or running and has a key.
     pub(crate) lane: Option<u32>,
@@ -91,7 +90,6 @@ impl Entry {
             started_at: 0,
             deadline: 0,
             grant: 0,
-            order: 0,
             turn: 0,
             lane: None,
             attempt: 0,

@@ -45,7 +45,7 @@ impl Core {
         self.set_state(index, State::Retryable);
         let entry = &mut self.slab[index];
         entry.at = now.saturating_add(millis(delay));
-        (entry.order, entry.turn) = (0, 0);
+        entry.turn = 0;
         self.due.insert((entry.at, entry.number));
         self.write(index, effects);
         self.note(index, Change::Retrying, effects);

@@ -1,8 +1,9 @@
 //! Who is next: one line for all, and a lane per fairness key that sends its first job to stand in it.
 //!
 //! The line is ordered by priority, then by turn. A job without a key stands in it from the moment it is available. Of
-//! the jobs of one key only the first stands in the line, and only while the key is under its limit; when it is
-//! claimed, the next of its lane goes to the *end* of its priority. That makes the line a round robin between keys
+//! the jobs of one key only the first (the most urgent, then the one submitted first) stands in the line, and only while
+//! the key is under its limit. The turn is the lane's: whichever job is first stands there. When it is claimed the lane
+//! goes to the *end* of the line. That makes the line a round robin between keys
 //! (deficit round robin with one job as the quantum: Shreedhar and Varghese, SIGCOMM 1995) in which a job without a key
 //! counts as a key of its own: a hot key with a million jobs never has more than one of them ahead of anybody, and a
 //! key at its limit is not looked at. Every step is O(log n).
@@ -65,9 +66,11 @@ impl Line {
 #[derive(Debug)]
 struct Lane {
     key: Arc<str>,
-    /// Priority, order, index; the one in the line included.
-    waiting: BTreeSet<(u8, i64, u32)>,
+    /// Priority, number, index; the one in the line included.
+    waiting: BTreeSet<(u8, u64, u32)>,
     in_line: Option<u32>,
+    /// Where its first job stands in the line; 0 when it has no place yet.
+    turn: i64,
     running: u32,
 }
 
@@ -88,7 +91,7 @@ impl Lanes {
             self.lanes.push(None);
             u32::try_from(self.lanes.len() - 1).unwrap_or(u32::MAX)
         });
-        let lane = Lane { key: Arc::clone(key), waiting: BTreeSet::new(), in_line: None, running: 0 };
+        let lane = Lane { key: Arc::clone(key), waiting: BTreeSet::new(), in_line: None, turn: 0, running: 0 };
         self.lanes[index as usize] = Some(lane);
         self.by_key.insert(Arc::clone(key), index);
         index
@@ -110,24 +113,31 @@ impl Lanes {
 }
 
 impl Core {
-    /// Makes a job available since `now`. One that was in the line before gets its old place back.
+    /// Makes a job available since `now`. One that was in the line before gets its old turn back.
     pub(super) fn enter(&mut self, index: u32, now: i64) {
         self.set_state(index, State::Available);
-        if self.slab[index].order == 0 {
-            self.slab[index].order = self.next_order();
-        }
         let entry = &mut self.slab[index];
         entry.at = now;
-        let (priority, order) = (entry.spec.priority, entry.order);
+        let (number, priority, turn) = (entry.number, entry.spec.priority, entry.turn);
         let Some(key) = entry.spec.key.clone() else {
-            entry.turn = order;
+            if turn == 0 {
+                self.slab[index].turn = self.next_turn();
+            }
             self.line.join(&self.slab, index);
             return;
         };
-        let lane = self.lanes.of(&key);
-        self.slab[index].lane = Some(lane);
-        self.lanes.get(lane).waiting.insert((priority, order, index));
-        self.reconcile(lane);
+        let lane_index = self.lanes.of(&key);
+        self.slab[index].lane = Some(lane_index);
+        let lane = self.lanes.get(lane_index);
+        lane.waiting.insert((priority, number, index));
+        if turn != 0 && (lane.turn == 0 || turn < lane.turn) {
+            // The lane moves forward, whoever stands for it.
+            lane.turn = turn;
+            if let Some(before) = lane.in_line.take() {
+                self.line.leave(&self.slab, before);
+            }
+        }
+        self.reconcile(lane_index);
     }
 
     /// Takes an available job out of the line and its lane.
@@ -147,7 +157,9 @@ impl Core {
             None => self.line.leave(&self.slab, index),
             Some(lane_index) => {
                 self.withdraw(lane_index, index);
-                self.lanes.get(lane_index).running += 1;
+                let lane = self.lanes.get(lane_index);
+                lane.running += 1;
+                lane.turn = 0;
                 self.reconcile(lane_index);
             }
         }
@@ -173,40 +185,42 @@ impl Core {
         }
     }
 
-    /// Puts all that are available into the line at once, when the index is built from the records. They have their
-    /// order; the first of each key stands where it arrived.
-    pub(super) fn list_available(&mut self, free: &[(u64, u32)], keyed: &[(u64, u32)]) {
-        let mut numbers: Vec<u64> = free.iter().chain(keyed).map(|(number, _)| *number).collect();
-        numbers.sort_unstable();
-        self.by_state[State::Available as usize].extend(numbers);
-        let line = free.iter().map(|(_, index)| {
+    /// Puts all that are available into the line at once, when the index is built from the records, in the order of
+    /// their submission; a lane stands where its first job does.
+    pub(super) fn list_available(&mut self, available: &[(u64, u32)]) {
+        self.by_state[State::Available as usize].extend(available.iter().map(|(number, _)| *number));
+        let mut line = Vec::with_capacity(available.len());
+        let mut lanes = Vec::new();
+        for (number, index) in available {
+            let turn = self.next_turn();
             let entry = &mut self.slab[*index];
-            entry.turn = entry.order;
-            (entry.spec.priority, entry.turn, *index)
-        });
-        self.line.0 = line.collect();
-        for (_, index) in keyed {
-            let entry = &self.slab[*index];
-            let (Some(key), place) = (entry.spec.key.clone(), (entry.spec.priority, entry.order, *index)) else {
+            entry.turn = turn;
+            let Some(key) = entry.spec.key.clone() else {
+                line.push((entry.spec.priority, turn, *index));
                 continue;
             };
+            let place = (entry.spec.priority, *number, *index);
             let lane = self.lanes.of(&key);
             self.slab[*index].lane = Some(lane);
             self.lanes.get(lane).waiting.insert(place);
+            lanes.push(lane);
         }
-        let lanes: Vec<u32> = self.lanes.by_key.values().copied().collect();
-        for lane in lanes {
-            if let Some((_, _, first)) = self.lanes.get(lane).waiting.first().copied() {
-                self.slab[first].turn = self.slab[first].order;
+        self.line.0 = line.into_iter().collect();
+        for lane_index in lanes {
+            let lane = self.lanes.get(lane_index);
+            if lane.turn == 0
+                && let Some((_, _, first)) = lane.waiting.first()
+            {
+                lane.turn = self.slab[*first].turn;
+                self.reconcile(lane_index);
             }
-            self.reconcile(lane);
         }
     }
 
     fn withdraw(&mut self, lane_index: u32, index: u32) {
         let entry = &self.slab[index];
         let lane = self.lanes.get(lane_index);
-        lane.waiting.remove(&(entry.spec.priority, entry.order, index));
+        lane.waiting.remove(&(entry.spec.priority, entry.number, index));
         if lane.in_line == Some(index) {
             lane.in_line = None;
             self.line.leave(&self.slab, index);
@@ -217,18 +231,23 @@ impl Core {
     fn reconcile(&mut self, lane_index: u32) {
         let limit = self.rules.limits.key_limit.unwrap_or(u32::MAX);
         let lane = self.lanes.get(lane_index);
+        if lane.waiting.is_empty() {
+            lane.turn = 0;
+        }
         let first = lane.waiting.first().map(|(_, _, index)| *index).filter(|_| lane.running < limit);
         if lane.in_line == first {
             return;
         }
-        let before = std::mem::replace(&mut lane.in_line, first);
+        let (before, mut turn) = (std::mem::replace(&mut lane.in_line, first), lane.turn);
         if let Some(before) = before {
             self.line.leave(&self.slab, before);
         }
         if let Some(index) = first {
-            if self.slab[index].turn == 0 {
-                self.slab[index].turn = self.next_order();
+            if turn == 0 {
+                turn = self.next_turn();
+                self.lanes.get(lane_index).turn = turn;
             }
+            self.slab[index].turn = turn;
             self.line.join(&self.slab, index);
         }
     }

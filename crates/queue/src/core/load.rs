@@ -19,10 +19,8 @@ pub(crate) struct Loader {
     /// What was handed out, by job, newest last.
     claimed: HashMap<u64, Vec<Claimed>>,
     grants: BTreeSet<u64>,
-    /// Available jobs without a key, in order: number and index.
-    free: Vec<(u64, u32)>,
-    /// Those with a key, likewise; they enter when all that run are known.
-    keyed: Vec<(u64, u32)>,
+    /// Available jobs in order: number and index; they enter when all that run are known.
+    available: Vec<(u64, u32)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +39,7 @@ impl Loader {
             finished: BTreeMap::new(),
             claimed: HashMap::default(),
             grants: BTreeSet::new(),
-            free: Vec::new(),
-            keyed: Vec::new(),
+            available: Vec::new(),
         }
     }
 
@@ -90,12 +87,10 @@ impl Loader {
             core.insert(entry);
             return;
         }
-        entry.order = core.next_order();
         entry.at = entry.spec.created_at;
-        let keyed = entry.spec.key.is_some();
         // The set of the available and the line are built at the end, in one go.
         let index = core.insert_unlisted(entry);
-        if keyed { self.keyed.push((number, index)) } else { self.free.push((number, index)) }
+        self.available.push((number, index));
     }
 
     fn run(core: &mut Core, now: i64, index: u32, claim: Claimed) {
@@ -136,7 +131,7 @@ impl Loader {
         for grant in self.grants.iter().filter(|grant| !core.grants.contains_key(*grant)) {
             effects.batch.delete(CLAIMS, key(core.no, *grant));
         }
-        core.list_available(&self.free, &self.keyed);
+        core.list_available(&self.available);
         self.core.prune_excess(effects);
         Ok(self.core)
     }

@@ -74,7 +74,7 @@ pub(crate) struct Core {
     decided_at: i64,
     next_number: u64,
     next_grant: u64,
-    next_order: i64,
+    next_turn: i64,
     slab: Slab,
     line: Line,
     lanes: Lanes,
@@ -116,7 +116,7 @@ impl Core {
             decided_at: 0,
             next_number: first,
             next_grant: first,
-            next_order: 1,
+            next_turn: 1,
             slab: Slab::default(),
             line: Line::default(),
             lanes: Lanes::default(),
@@ -245,11 +245,11 @@ impl Core {
         }
     }
 
-    /// Takes a place at the end of the line, or the one it had.
-    fn next_order(&mut self) -> i64 {
-        let order = self.next_order;
-        self.next_order += 1;
-        order
+    /// The turn at the end of the line.
+    fn next_turn(&mut self) -> i64 {
+        let turn = self.next_turn;
+        self.next_turn += 1;
+        turn
     }
 
     /// Shares the bytes of equal names.

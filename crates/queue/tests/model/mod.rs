@@ -34,9 +34,8 @@ pub struct ModelJob {
     pub cancelling: bool,
     /// Its last lease ran out since it was last claimed.
     pub rescued: bool,
-    pub order: u64,
+    /// Its turn, or its lane's when it last stood in the line; 0 before.
     pub turn: u64,
-    pub finished: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -44,12 +43,14 @@ pub struct Model {
     pub limits: Limits,
     pub jobs: Vec<ModelJob>,
     pub paused: bool,
+    /// The turn of each key that has one.
+    lanes: std::collections::BTreeMap<u8, u64>,
     counter: u64,
 }
 
 impl Model {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, jobs: Vec::new(), paused: false, counter: 0 }
+        Self { limits, jobs: Vec::new(), paused: false, lanes: Default::default(), counter: 0 }
     }
 
     pub fn live(&self) -> usize {
@@ -79,12 +80,16 @@ impl Model {
     fn enter(&mut self, index: usize, now: i64) {
         self.jobs[index].state = State::Available;
         self.jobs[index].at = now;
-        if self.jobs[index].order == 0 {
-            self.jobs[index].order = self.tick();
-        }
+        let turn = self.jobs[index].turn;
         match self.jobs[index].key {
-            None => self.jobs[index].turn = self.jobs[index].order,
-            Some(key) => self.settle(key),
+            None if turn == 0 => self.jobs[index].turn = self.tick(),
+            None => {}
+            Some(key) => {
+                if turn != 0 && self.lanes.get(&key).is_none_or(|lane| turn < *lane) {
+                    self.lanes.insert(key, turn);
+                }
+                self.settle(key);
+            }
         }
     }
 
@@ -92,19 +97,25 @@ impl Model {
         (0..self.jobs.len()).filter(move |i| self.jobs[*i].key == Some(key) && self.jobs[*i].state == state)
     }
 
+    /// The job of this key that is first among its own: the most urgent, then the one submitted first.
+    fn first(&self, key: u8) -> Option<usize> {
+        self.of_key(key, State::Available).min_by_key(|i| (self.jobs[*i].priority, number(&self.jobs[*i].id)))
+    }
+
     /// The job of this key that may stand in the line.
     fn head(&self, key: u8) -> Option<usize> {
         let free = self.of_key(key, State::Running).count() < self.limits.per_key;
-        self.of_key(key, State::Available)
-            .filter(|_| free)
-            .min_by_key(|i| (self.jobs[*i].priority, self.jobs[*i].order))
+        self.first(key).filter(|_| free)
     }
 
+    /// A key whose first job comes into the line gets a turn; one with nothing waiting gives its turn up.
     fn settle(&mut self, key: u8) {
-        if let Some(head) = self.head(key)
-            && self.jobs[head].turn == 0
-        {
-            self.jobs[head].turn = self.tick();
+        if self.first(key).is_none() {
+            self.lanes.remove(&key);
+        }
+        if self.head(key).is_some() && !self.lanes.contains_key(&key) {
+            let turn = self.tick();
+            self.lanes.insert(key, turn);
         }
     }
 
@@ -112,6 +123,10 @@ impl Model {
         if let Some(key) = self.jobs[index].key {
             self.settle(key);
         }
+    }
+
+    fn turn(&self, index: usize) -> u64 {
+        self.jobs[index].key.map_or(self.jobs[index].turn, |key| self.lanes.get(&key).copied().unwrap_or(0))
     }
 
     /// The indices of the jobs handed out, in order.
@@ -125,10 +140,14 @@ impl Model {
                 None => self.jobs[*i].state == State::Available,
                 Some(key) => self.head(key) == Some(*i),
             };
-            let next =
-                (0..self.jobs.len()).filter(in_line).min_by_key(|i| (self.jobs[*i].priority, self.jobs[*i].turn));
+            let next = (0..self.jobs.len()).filter(in_line).min_by_key(|i| (self.jobs[*i].priority, self.turn(*i)));
             let Some(index) = next else { break };
+            let turn = self.turn(index);
+            if let Some(key) = self.jobs[index].key {
+                self.lanes.remove(&key);
+            }
             let job = &mut self.jobs[index];
+            job.turn = turn;
             job.state = State::Running;
             job.attempt += 1;
             job.started_at = now;
@@ -147,12 +166,10 @@ impl Model {
     }
 
     pub fn end(&mut self, now: i64, index: usize, state: State) {
-        let finished = self.tick();
         let job = &mut self.jobs[index];
         job.state = state;
         job.at = now;
         job.cancelling = false;
-        job.finished = finished;
         self.settle_of(index);
         if self.jobs[index].retention == 0 {
             self.jobs.remove(index);
@@ -162,7 +179,10 @@ impl Model {
 
     fn prune_excess(&mut self) {
         while self.jobs.iter().filter(|job| job.state.is_finished()).count() > self.limits.finished {
-            let rank = |i: &usize| (self.jobs[*i].state == State::Discarded, self.jobs[*i].finished);
+            let rank = |i: &usize| {
+                let job = &self.jobs[*i];
+                (job.state == State::Discarded, job.at + job.retention, number(&job.id))
+            };
             let Some(oldest) = (0..self.jobs.len()).filter(|i| self.jobs[*i].state.is_finished()).min_by_key(rank)
             else {
                 return;
@@ -182,7 +202,7 @@ impl Model {
             Some(delay) => {
                 job.state = State::Retryable;
                 job.at = now + delay;
-                (job.order, job.turn) = (0, 0);
+                job.turn = 0;
                 self.settle_of(index);
             }
         }
@@ -211,8 +231,19 @@ impl Model {
         // That it had ended was durable, so its last lease is void whatever happens.
         job.rescued = false;
         job.expires_at = i64::MAX;
-        (job.order, job.turn) = (0, 0);
+        job.turn = 0;
         self.enter(index, now);
+    }
+
+    /// Says how many went.
+    pub fn purge(&mut self, state: State) -> u64 {
+        let before = self.jobs.len();
+        self.jobs.retain(|job| job.state != state);
+        let keys: Vec<u8> = self.lanes.keys().copied().collect();
+        for key in keys {
+            self.settle(key);
+        }
+        (before - self.jobs.len()) as u64
     }
 
     /// What time does, in the documented order: rescue, promote, expire, prune.
@@ -268,15 +299,10 @@ impl Model {
     pub fn reopen(&mut self, now: i64) {
         self.jobs.sort_by_key(|job| number(&job.id));
         self.counter = 0;
-        // Within a millisecond the order of finishing is not written down.
-        let mut finished: Vec<usize> = (0..self.jobs.len()).filter(|i| self.jobs[*i].state.is_finished()).collect();
-        finished.sort_by_key(|i| (self.jobs[*i].at, number(&self.jobs[*i].id)));
-        for index in finished {
-            self.jobs[index].finished = self.tick();
-        }
+        self.lanes.clear();
         for job in &mut self.jobs {
             if !job.state.is_finished() {
-                (job.order, job.turn) = (0, 0);
+                job.turn = 0;
                 // What was read back is durable.
                 job.rescued = false;
             }
@@ -291,20 +317,15 @@ impl Model {
         };
         let waiting: Vec<usize> = (0..self.jobs.len()).filter(|i| waits(&self.jobs[*i])).collect();
         for index in waiting {
-            let order = self.tick();
+            let turn = self.tick();
             let job = &mut self.jobs[index];
             job.state = State::Available;
-            job.order = order;
-            if job.key.is_none() {
-                job.turn = order;
-            }
+            job.turn = turn;
         }
-        // The first of each key stands where it arrived.
+        // A key stands where its first job does.
         for key in 0..=u8::MAX {
-            let first =
-                self.of_key(key, State::Available).min_by_key(|i| (self.jobs[*i].priority, self.jobs[*i].order));
-            if let Some(index) = first {
-                self.jobs[index].turn = self.jobs[index].order;
+            if let Some(first) = self.first(key) {
+                self.lanes.insert(key, self.jobs[first].turn);
             }
         }
     }
