@@ -1,0 +1,4 @@
+//! Soon.
+/// Soon.
+#[derive(Debug)]
+pub struct Cluster;
