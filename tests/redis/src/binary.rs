@@ -17,6 +17,8 @@ pub(crate) fn redis() -> &'static Path {
 
 fn found(chosen: Option<OsString>, path: Option<OsString>) -> Result<PathBuf, String> {
     if let Some(chosen) = chosen.map(PathBuf::from) {
+        // It is started in another folder.
+        let chosen = std::path::absolute(&chosen).unwrap_or(chosen);
         let is_here = chosen.is_file();
         return is_here
             .then_some(chosen.clone())

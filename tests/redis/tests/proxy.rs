@@ -10,20 +10,20 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// A client and its counterpart behind the proxy, to look at single bytes.
 async fn both_ends() -> (Proxy, TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let proxy = Proxy::start(listener.local_addr().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let proxy = Proxy::start(listener.local_addr().expect("a bound listener"));
     let (client, server) = another_pair(&proxy, &listener).await;
     (proxy, client, server)
 }
 
 async fn another_pair(proxy: &Proxy, listener: &TcpListener) -> (TcpStream, TcpStream) {
-    let client = TcpStream::connect(proxy.addr()).await.unwrap();
-    (client, listener.accept().await.unwrap().0)
+    let client = TcpStream::connect(proxy.addr()).await.expect("the proxy accepts");
+    (client, listener.accept().await.expect("the proxy connects").0)
 }
 
 async fn received(stream: &mut TcpStream, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    stream.read_exact(&mut bytes).await.unwrap();
+    stream.read_exact(&mut bytes).await.expect("so many bytes");
     bytes
 }
 

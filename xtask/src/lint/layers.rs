@@ -160,12 +160,18 @@ fn upward_dev_dependencies(workspace: &Workspace) -> Vec<String> {
     findings
 }
 
-/// xtask judges the tree, so it may not need the tree to compile.
+/// Tools that name no crate of ours: xtask judges the tree, so it may not need the tree to compile; the Redis harness
+/// is a dev-dependency of any crate, so each arrow from it would point up.
+const TOOLS: &[(&str, &str)] = &[("xtask", "xtask"), ("tidegate-test-redis", "tests/redis")];
+
 fn tools_that_know_the_product(workspace: &Workspace) -> Vec<String> {
-    let tools = workspace.packages.iter().filter(|package| package.name == "xtask");
+    let folder = |name: &str| TOOLS.iter().find(|(tool, _)| *tool == name).map(|(_, folder)| *folder);
+    let tools = workspace.packages.iter().filter_map(|package| Some((package, folder(&package.name)?)));
     tools
-        .flat_map(|package| inner(package, workspace))
-        .map(|(name, _)| format!("xtask {ARROW} {name}: xtask/Cargo.toml may name no product crate; see {DRAWING}"))
+        .flat_map(|(package, folder)| inner(package, workspace).map(move |(name, _)| (folder, name)))
+        .map(|(folder, name)| {
+            format!("{folder} {ARROW} {name}: {folder}/Cargo.toml may name no product crate; see {DRAWING}")
+        })
         .collect()
 }
 
@@ -253,5 +259,18 @@ queue  → store metrics        store→metrics
         assert!(tools_that_know_the_product(&good).is_empty());
         let bad = sample(&["xtask", "tidegate-queue"], &[("xtask", '~', "tidegate-queue")]);
         assert_eq!(tools_that_know_the_product(&bad).len(), 1);
+    }
+
+    #[test]
+    fn any_crate_may_test_with_the_redis_harness_which_knows_none() {
+        let names = ["tidegate-queue", "tidegate-metrics", "tidegate-test-redis"];
+        let tested = sample(&names, &[("tidegate-queue", '~', "tidegate-test-redis")]);
+        assert_eq!(Arrows::built_by(&tested), pairs(&[]));
+        assert!(upward_dev_dependencies(&tested).is_empty() && tools_that_know_the_product(&tested).is_empty());
+
+        let shipped = sample(&names, &[("tidegate-queue", '>', "tidegate-test-redis")]);
+        assert_eq!(pairs(&[]).compared_with(&Arrows::built_by(&shipped), &shipped).len(), 1);
+        let knowing = sample(&names, &[("tidegate-test-redis", '~', "tidegate-metrics")]);
+        assert!(tools_that_know_the_product(&knowing)[0].starts_with("tests/redis → tidegate-metrics"));
     }
 }
