@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::server::Server;
-use crate::settings::{Builder, Role};
+use crate::settings::{Builder, Role, USER};
 use crate::wait;
 
 const SENTINELS: usize = 3;
@@ -164,6 +164,8 @@ fn sentinel_of(port: u16) -> Builder {
         .config(format!("sentinel monitor {NAME} 127.0.0.1 {port} {majority}"))
         .config(format!("sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}"))
         .config(format!("sentinel failover-timeout {NAME} {FAILOVER_TIMEOUT_MS}"))
+        .config(format!("sentinel auth-user {NAME} {USER}"))
+        .config(format!("sentinel auth-pass {NAME} {USER}"))
         .config(format!("sentinel parallel-syncs {NAME} 1"))
 }
 

@@ -11,8 +11,9 @@ pub(crate) const USER: &str = "harness";
 /// Name of the unix socket in the server's folder.
 pub(crate) const SOCKET: &str = "redis.sock";
 
-/// A certificate for 127.0.0.1 and localhost, valid from 2020 to 2119, and the authority that signed it (whose key was
-/// thrown away). Made once by the `openssl` program: a library for it would cost fifteen dependencies.
+/// A certificate for 127.0.0.1 and localhost, for both ends of a connection (cluster nodes ask each other for one),
+/// valid from 2020 to 2119, and the authority that signed it (whose key was thrown away). Made once by the `openssl`
+/// program: a library for it would cost fifteen dependencies.
 const TLS_FILES: [(&str, &str); 3] = [
     (CA, include_str!("../fixtures/ca.crt")),
     ("server.crt", include_str!("../fixtures/server.crt")),
@@ -147,18 +148,20 @@ impl Builder {
             add("port 0");
             add(&format!("tls-port {port}"));
             add("tls-ca-cert-file ca.crt\ntls-cert-file server.crt\ntls-key-file server.key\ntls-auth-clients no");
+            add("tls-replication yes\ntls-cluster yes");
         } else {
             add(&format!("port {port}"));
         }
         if self.role != Role::Sentinel {
             self.users.iter().for_each(|user| add(&format!("user {user}")));
             add(persistence_lines(self.persistence));
+            add(&format!("masteruser {USER}\nmasterauth {USER}"));
         }
         if self.role == Role::ClusterNode {
             add("cluster-enabled yes");
         }
         if let Some(password) = &self.password {
-            add(&format!("requirepass {password}\nmasterauth {password}"));
+            add(&format!("requirepass {password}"));
         }
         self.lines.iter().for_each(|line| add(line));
         text

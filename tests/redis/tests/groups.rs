@@ -1,6 +1,6 @@
 //! A cluster and a Sentinel group come about, replace a dead primary, and take it back.
 
-use tidegate_test_redis::{Cluster, Connection, Sentinel};
+use tidegate_test_redis::{Builder, Cluster, Connection, Fsync, Persistence, Sentinel};
 
 #[tokio::test]
 async fn a_cluster_fails_over_and_takes_the_dead_node_back() {
@@ -52,4 +52,30 @@ async fn sentinels_promote_the_replica_and_take_the_dead_primary_back() {
     killed.restart().await;
     group.wait_until_healthy().await;
     assert_eq!(killed.cli(&["GET", "foo"]).await, "baz", "the former primary follows");
+}
+
+/// Nobody may do anything but `app`, and that for keys of its own.
+fn locked(builder: Builder) -> Builder {
+    builder.acl("default off").acl("app on >word ~app:* &* +@all").persistence(Persistence::Aof(Fsync::EverySecond))
+}
+
+#[tokio::test]
+async fn a_cluster_comes_about_behind_tls_and_a_closed_default_user() {
+    let cluster = Cluster::start_with(|builder| locked(builder).tls()).await;
+    let url = cluster.url_as("app", "word");
+    assert!(url.starts_with("rediss-cluster://app:word@127.0.0.1:") && url.matches("node=").count() == 5, "{url}");
+    let primary = cluster.primary_of("app:1").await;
+    primary.cli(&["SET", "app:1", "value"]).await;
+    assert_eq!(primary.command(&["WAIT", "1", "5000"]).await.int(), 1);
+}
+
+#[tokio::test]
+async fn sentinels_watch_servers_with_a_closed_default_user() {
+    let group = Sentinel::start_with(locked).await;
+    group.primary().await.cli(&["SET", "app:1", "value"]).await;
+    let mut client = Connection::tcp(group.primary().await.addr()).await.unwrap();
+    assert!(client.command(&["GET", "app:1"]).await.unwrap().is_error("NOAUTH"));
+    client.command(&["AUTH", "app", "word"]).await.unwrap();
+    assert_eq!(client.command(&["GET", "app:1"]).await.unwrap().to_string(), "value");
+    assert!(client.command(&["GET", "other"]).await.unwrap().is_error("NOPERM"));
 }
