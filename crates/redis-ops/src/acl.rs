@@ -1,6 +1,86 @@
 //! The least an ACL user needs.
 
-/// The `ACL SETUSER …` line for a user that may do what Tidegate does under `prefix`, and nothing else.
+/// What Tidegate sends to Redis and why, one line per purpose. Whoever uses another command adds it here.
+pub(crate) const COMMANDS: &[(&str, &[&str])] = &[
+    ("to be let in and be seen", &["auth", "hello", "ping", "select", "client|setname", "client|id", "client|unblock"]),
+    ("to know version and durability", &["info", "config|get", "role"]),
+    ("to find its way in a cluster", &["cluster|slots", "asking"]),
+    ("scripts", &["eval", "evalsha", "script|load", "script|exists", "time"]),
+    ("keys of any type", &["scan", "unlink", "del", "exists", "expire", "pexpire", "pexpireat", "pttl", "ttl", "type"]),
+    ("strings", &["get", "getdel", "set", "mget", "incr", "incrby", "decrby", "strlen"]),
+    (
+        "hashes",
+        &[
+            "hget", "hset", "hsetnx", "hdel", "hmget", "hgetall", "hexists", "hincrby", "hlen", "hkeys", "hscan",
+            "hstrlen",
+        ],
+    ),
+    (
+        "sorted sets",
+        &[
+            "zadd",
+            "zrem",
+            "zcard",
+            "zcount",
+            "zscore",
+            "zmscore",
+            "zincrby",
+            "zrank",
+            "zrange",
+            "zrangebyscore",
+            "zrevrangebyscore",
+            "zrangestore",
+            "zpopmin",
+            "zpopmax",
+            "zremrangebyscore",
+            "zremrangebyrank",
+            "zscan",
+        ],
+    ),
+    (
+        "sets and lists",
+        &["sadd", "srem", "scard", "sismember", "smembers", "sscan", "lpush", "rpush", "lpop", "llen", "lrange"],
+    ),
+    (
+        "streams",
+        &[
+            "xadd",
+            "xread",
+            "xrange",
+            "xrevrange",
+            "xlen",
+            "xtrim",
+            "xdel",
+            "xinfo|stream",
+            "xinfo|groups",
+            "xgroup|create",
+            "xgroup|destroy",
+            "xreadgroup",
+            "xack",
+            "xpending",
+            "xclaim",
+            "xautoclaim",
+        ],
+    ),
+    ("wake-ups", &["subscribe", "unsubscribe", "publish"]),
+];
+
+/// The `ACL SETUSER …` line for a user that may do what Tidegate does with keys and channels that begin with `prefix`, and
+/// nothing else. The password is left to the operator: replace `>password`.
+///
+/// Redis before 7 knows no subcommands in rules beyond `-`: there `client|id` and the like are granted one by one as
+/// well, as Redis 6.2 accepts `+command|subcommand`.
+///
+/// ```
+/// let line = tidegate_redis_ops::acl_line("tidegate", "tidegate:");
+/// assert!(line.starts_with("ACL SETUSER tidegate on >password resetkeys ~tidegate:* resetchannels &tidegate:* -@all +auth"));
+/// assert!(!line.contains("+keys") && !line.contains("+flushall"));
+/// ```
 pub fn acl_line(user: &str, prefix: &str) -> String {
-    format!("ACL SETUSER {user} on ~{prefix}* &{prefix}* +@all")
+    let mut line = format!("ACL SETUSER {user} on >password resetkeys ~{prefix}* resetchannels &{prefix}* -@all");
+    for command in COMMANDS.iter().flat_map(|(_, commands)| *commands) {
+        line.push_str(" +");
+        line.push_str(command);
+    }
+    line
 }

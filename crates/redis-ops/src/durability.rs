@@ -7,7 +7,7 @@ pub enum Durability {
     Always,
     /// Append-only file, synced every second: up to about one second of acknowledged writes is lost.
     EverySecond,
-    /// Snapshots only: everything since the last one is lost, minutes usually.
+    /// Snapshots (or a file that is synced when the system likes): everything since the last one is lost.
     Snapshots,
     /// Neither: a restart begins empty.
     None,
@@ -25,5 +25,17 @@ impl Durability {
             Self::None => "none",
             Self::Unknown => "unknown",
         }
+    }
+
+    /// Of several servers the weakest promise counts; one that is unknown makes the whole unknown.
+    pub(crate) fn weaker(self, other: Self) -> Self {
+        let rank = |durability| match durability {
+            Self::Always => 0,
+            Self::EverySecond => 1,
+            Self::Snapshots => 2,
+            Self::None => 3,
+            Self::Unknown => 4,
+        };
+        if rank(other) > rank(self) { other } else { self }
     }
 }

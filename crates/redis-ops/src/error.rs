@@ -38,7 +38,7 @@ pub enum Error {
     /// The command was sent and its reply did not come: executed or not, nobody here knows.
     #[error("learn what Redis did: {detail} ({code})")]
     Lost {
-        /// `TIMEOUT`, `DISCONNECTED` or `CLUSTERDOWN`.
+        /// `TIMEOUT` or `DISCONNECTED`.
         code: &'static str,
         /// How the reply was lost.
         detail: Box<str>,
@@ -120,6 +120,28 @@ impl Error {
         Self::Answer { code: code_of(text).into(), message: shorten(text).into() }
     }
 
+    /// Sent, and then the link went away.
+    pub(crate) fn lost(detail: &str) -> Self {
+        Self::Lost { code: "DISCONNECTED", detail: detail.into() }
+    }
+
+    pub(crate) fn timeout(patience: Duration) -> Self {
+        Self::Lost { code: "TIMEOUT", detail: format!("no reply within {patience:?}").into() }
+    }
+
+    pub(crate) fn backpressure(waiting: usize) -> Self {
+        let detail = format!("{waiting} requests wait for their replies already").into();
+        Self::NotSent { code: "BACKPRESSURE", detail, retry_after: RETRY_SOON }
+    }
+
+    pub(crate) fn breaker_open(retry_after: Duration) -> Self {
+        Self::NotSent { code: "BREAKER_OPEN", detail: "Redis failed too often just now".into(), retry_after }
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::NotSent { code: "CLOSED", detail: "the client was closed".into(), retry_after: Duration::ZERO }
+    }
+
     /// The link is down and the command stayed here.
     pub(crate) fn not_connected(detail: impl Into<Box<str>>) -> Self {
         Self::NotSent { code: "DISCONNECTED", detail: detail.into(), retry_after: RETRY_SOON }
@@ -127,29 +149,46 @@ impl Error {
 }
 
 /// Codes that Redis puts first on errors of its own state; a script that trips over one may wrap it.
-const KNOWN: [&str; 22] = [
-    "OOM", "READONLY", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOPERM", "NOREPLICAS", "MISCONF",
-    "WRONGTYPE", "NOSCRIPT", "CROSSSLOT", "WRONGPASS", "NOAUTH", "MOVED", "ASK", "UNKILLABLE", "EXECABORT", "NOPROTO",
-    "BUSYGROUP", "NOGROUP",
+const KNOWN: [&str; 12] = [
+    "OOM",
+    "READONLY",
+    "LOADING",
+    "BUSY",
+    "MASTERDOWN",
+    "NOPERM",
+    "NOREPLICAS",
+    "MISCONF",
+    "WRONGTYPE",
+    "CROSSSLOT",
+    "BUSYGROUP",
+    "NOGROUP",
 ];
 
 /// The name of an error reply. Redis 7 passes the inner error of a script on as it is (`OOM command not allowed …`);
 /// 6.2 wraps it (`ERR Error running script (call to f_…): @user_script:1: -OOM command not allowed …`).
 fn code_of(text: &str) -> &str {
-    let first = text.split_whitespace().next().unwrap_or("ERR").trim_start_matches('-');
+    let mut words = text.split_whitespace();
+    let first = words.next().unwrap_or("ERR");
     if first != "ERR" {
         return first;
     }
-    let mut words = text.split_whitespace().map(|word| (word.strip_prefix('-'), word));
-    let wrapped = words.find_map(|(dashed, _)| dashed.filter(|word| KNOWN.contains(word)));
-    let second = text.split_whitespace().nth(1).filter(|word| KNOWN.contains(word));
-    wrapped.or(second).unwrap_or(first)
+    if text.starts_with("ERR unknown command") {
+        return "UNKNOWN_COMMAND";
+    }
+    let inner = words.enumerate().find_map(|(turn, word)| match word.strip_prefix('-') {
+        Some(code) if KNOWN.contains(&code) => Some(code),
+        None if turn == 0 && KNOWN.contains(&word) => Some(word),
+        _ => None,
+    });
+    inner.unwrap_or(first)
 }
 
 fn class_of(code: &str) -> Class {
     match code {
         // READONLY: this was the primary until a moment ago; nothing was written.
-        "LOADING" | "BUSY" | "MASTERDOWN" | "TRYAGAIN" | "READONLY" | "NOSCRIPT" | "MOVED" | "ASK" => Class::Transient,
+        "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "READONLY" | "NOSCRIPT" | "MOVED" | "ASK" => {
+            Class::Transient
+        }
         "WRONGPASS" | "NOAUTH" | "NOPROTO" | "UNKNOWN_COMMAND" => Class::Fatal,
         _ => Class::Refused,
     }
@@ -157,4 +196,43 @@ fn class_of(code: &str) -> Class {
 
 fn shorten(text: &str) -> String {
     text.chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_inner_error_of_a_script_is_found_in_both_formats() {
+        for (text, code) in [
+            ("OOM command not allowed when used memory > 'maxmemory'. script: f_1, on @user_script:1.", "OOM"),
+            ("ERR Error running script (call to f_1): @user_script:1: -OOM command not allowed when used", "OOM"),
+            ("ERR OOM command not allowed", "OOM"),
+            ("READONLY You can't write against a read only replica.", "READONLY"),
+            ("ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write", "READONLY"),
+            ("ERR Error running script: @user_script:1: the user said OOM", "ERR"),
+            ("ERR unknown command 'FOO', with args beginning with: ", "UNKNOWN_COMMAND"),
+            ("WRONGTYPE Operation against a key", "WRONGTYPE"),
+            ("", "ERR"),
+        ] {
+            assert_eq!(Error::from_reply(text).code(), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn classes_say_whether_it_happened() {
+        let class = |text| Error::from_reply(text).class();
+        for text in ["LOADING x", "BUSY x", "MASTERDOWN x", "CLUSTERDOWN x", "TRYAGAIN x", "READONLY x"] {
+            assert_eq!(class(text), Class::Transient, "{text}");
+            assert!(Error::from_reply(text).is_retryable());
+        }
+        for text in ["OOM x", "NOPERM x", "WRONGTYPE x", "ERR x", "MISCONF x"] {
+            assert_eq!(class(text), Class::Refused, "{text}");
+        }
+        assert!(Error::from_reply("OOM x").is_retryable() && !Error::from_reply("WRONGTYPE x").is_retryable());
+        assert_eq!(class("WRONGPASS x"), Class::Fatal);
+        assert_eq!(Error::timeout(RETRY_SOON).class(), Class::Ambiguous);
+        assert!(!Error::lost("x").is_retryable(), "it may have been executed");
+        assert_eq!(Error::not_connected("x").class(), Class::Transient);
+    }
 }

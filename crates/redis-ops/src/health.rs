@@ -1,20 +1,11 @@
 //! How the link is, in one read.
 
+use std::fmt;
+
+use crate::breaker::BreakerState;
 use crate::durability::Durability;
 
-/// Where the breaker stands; its number is what the gauge shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum BreakerState {
-    /// Commands go out.
-    Closed = 0,
-    /// One command tries.
-    HalfOpen = 1,
-    /// Commands are refused at once.
-    Open = 2,
-}
-
-/// Something an operator should change.
+/// Something an operator should change. `Display` is one sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Warning {
@@ -25,13 +16,46 @@ pub enum Warning {
     },
     /// Acknowledged writes can be lost.
     WeakDurability(Durability),
-    /// Not to be learnt, and why.
-    Unreadable(String),
+    /// The settings of Redis cannot be read with our permissions.
+    Unreadable {
+        /// The error of `CONFIG GET`.
+        code: String,
+    },
 }
 
-impl std::fmt::Display for Warning {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self:?}")
+impl Warning {
+    /// A short name for metrics and JSON.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Evicting { .. } => "evicting",
+            Self::WeakDurability(_) => "weak_durability",
+            Self::Unreadable { .. } => "unreadable",
+        }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Evicting { policy } => {
+                write!(f, "Redis may throw jobs away: maxmemory-policy is {policy}, set it to noeviction.")
+            }
+            Self::WeakDurability(Durability::EverySecond) => f.write_str(
+                "A crash of Redis loses up to a second of acknowledged writes: appendfsync is everysec, set it to always \
+                 if that is too much.",
+            ),
+            Self::WeakDurability(Durability::Snapshots) => f.write_str(
+                "A crash of Redis loses every write since its last snapshot: set appendonly to yes and appendfsync to \
+                 everysec or always.",
+            ),
+            Self::WeakDurability(_) => {
+                f.write_str("A restart of Redis begins empty: set appendonly to yes.")
+            }
+            Self::Unreadable { code } => write!(
+                f,
+                "What Redis promises about acknowledged writes is unknown: CONFIG GET answers {code}, allow +config|get."
+            ),
+        }
     }
 }
 

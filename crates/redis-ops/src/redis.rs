@@ -4,94 +4,248 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tidegate_metrics::Registry;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::config::Config;
-use crate::delete::DeleteOptions;
+use crate::breaker::Pass;
+use crate::config::{Config, Topology};
+use crate::core::Core;
+use crate::delete::{self, DeleteOptions};
 use crate::durability::Durability;
 use crate::error::Error;
-use crate::health::{BreakerState, Health};
+use crate::facts::{self, Facts};
+use crate::health::Health;
+use crate::link::{Link, Node};
 use crate::scan::{Scan, ScanOptions};
 use crate::script::Script;
+use crate::stats::Stats;
+use crate::subscriber::Hub;
 use crate::subscription::Subscription;
 use crate::value::Value;
+use crate::wire::{Dialer, Request, Stream, exchange};
 
-/// A Redis. A cheap clone; every clone shares the connections.
+/// A Redis. A cheap clone; every clone shares the connections, which close with [`close`](Self::close) or with the last
+/// clone.
 #[derive(Clone, Debug)]
 pub struct Redis(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    reconnects: watch::Sender<u64>,
+    link: Arc<Link>,
+    hub: Arc<Hub>,
+    /// Held to read or replace them.
+    facts: Arc<Mutex<Facts>>,
+    topology: &'static str,
+    _closing: DropGuard,
 }
 
+/// These would hold up everybody who shares the connection.
+const BLOCKING: [&str; 17] = [
+    "BLPOP",
+    "BRPOP",
+    "BRPOPLPUSH",
+    "BLMOVE",
+    "BLMPOP",
+    "BZPOPMIN",
+    "BZPOPMAX",
+    "BZMPOP",
+    "WAIT",
+    "WAITAOF",
+    "MONITOR",
+    "SUBSCRIBE",
+    "PSUBSCRIBE",
+    "SSUBSCRIBE",
+    "MULTI",
+    "WATCH",
+    "SELECT",
+];
+
 impl Redis {
-    /// Connects, checks the version (Redis ≥ 6.2 or Valkey) and reads what durability this Redis gives.
-    pub async fn connect(_config: Config, _registry: &Registry) -> Result<Self, Error> {
-        Ok(Self(Arc::new(Shared { reconnects: watch::Sender::new(0) })))
+    /// Connects, checks the version (Redis ≥ 6.2 or Valkey) and reads what durability this Redis gives. Needs a tokio
+    /// runtime, on which the connections live. One attempt: whoever wants to wait for a Redis that is not there yet calls
+    /// again.
+    ///
+    /// Errors: `NotSent` when nobody answers, `Answer` when Redis refuses us (`WRONGPASS`), `Unusable` when it is too old
+    /// or the TLS trust cannot be set up.
+    pub async fn connect(config: Config, registry: &Registry) -> Result<Self, Error> {
+        let mut dialer = Dialer::new(Arc::new(config))?;
+        let mut stream = dialer.dial().await?;
+        let version = facts::check_version(&info(&mut stream, b"server").await?)?;
+        if let Topology::Standalone { address } = &dialer.config.topology
+            && facts::is_cluster_node(&info(&mut stream, b"cluster").await?)
+        {
+            dialer = Dialer::new(Arc::new(as_cluster(&dialer.config, vec![address.clone()])?))?;
+        }
+        let topology = topology_name(&dialer.config.topology);
+        let core = Arc::new(Core::new(dialer, Stats::new(registry)));
+        let closing = core.closing.clone().drop_guard();
+        let link = match topology {
+            "cluster" => Link::cluster(core).await?,
+            _ => Link::single(core, stream),
+        };
+        let facts = facts::read(&link, version).await?;
+        for warning in &facts.warnings {
+            tracing::warn!("{warning}");
+        }
+        link.core.stats.warnings.set(facts.warnings.len() as f64);
+        let facts = Arc::new(Mutex::new(facts));
+        link.core.tasks.spawn(facts::keep_fresh(link.clone(), facts.clone()));
+        let hub = Hub::new(link.clone());
+        Ok(Self(Arc::new(Shared { link, hub, facts, topology, _closing: closing })))
     }
 
-    /// Runs a script by its SHA; where Redis does not know it, nothing ran, and the source is sent once.
-    pub async fn run(&self, _script: &Script, _keys: &[Bytes], _args: Vec<Bytes>) -> Result<Value, Error> {
-        Err(Error::not_connected("not written yet"))
+    /// Runs a script by its SHA. Where Redis does not know it, nothing ran, and the source is sent instead, once; nothing
+    /// else is ever repeated. In a cluster all `keys` must hash to one slot; without keys any node runs it.
+    ///
+    /// Dropping the future does not take the script back: it may run.
+    pub async fn run(&self, script: &Script, keys: &[Bytes], args: Vec<Bytes>) -> Result<Value, Error> {
+        let key = keys.first().map(|key| &key[..]);
+        let mut digits = itoa::Buffer::new();
+        let count = digits.format(keys.len()).as_bytes();
+        let by_sha = Request { head: &[b"EVALSHA", script.sha().as_bytes(), count], keys, args: &args };
+        match self.call(key, by_sha).await {
+            Err(Error::Answer { code, .. }) if &*code == "NOSCRIPT" => {
+                tracing::debug!(script = script.name(), "Redis does not know it yet");
+                self.call(key, Request { head: &[b"EVAL", script.source().as_bytes(), count], keys, args: &args }).await
+            }
+            answer => answer,
+        }
     }
 
-    /// One command, in a cluster routed by `key`. `args` include the key where the command wants it.
-    pub async fn command(&self, _name: &'static str, _key: Option<Bytes>, _args: Vec<Bytes>) -> Result<Value, Error> {
-        Err(Error::not_connected("not written yet"))
+    /// One command, in a cluster routed by `key`; without a key any node takes it. `args` include the key where the
+    /// command wants it. Never repeated.
+    ///
+    /// Errors: besides those of Redis and of the link, [`Error::Unusable`] for a command that would hold up or change the
+    /// connection for everybody else.
+    pub async fn command(&self, name: &'static str, key: Option<Bytes>, args: Vec<Bytes>) -> Result<Value, Error> {
+        let blocks = |args: &[Bytes]| args.iter().any(|arg| arg.eq_ignore_ascii_case(b"BLOCK"));
+        if BLOCKING.contains(&name) || (matches!(name, "XREAD" | "XREADGROUP") && blocks(&args)) {
+            return Err(Error::Unusable(format!("{name} has no place on a shared connection").into()));
+        }
+        self.call(key.as_deref(), Request { head: &[name.as_bytes()], keys: &[], args: &args }).await
     }
 
-    /// Messages of a channel.
-    pub fn subscribe(&self, _channel: Bytes) -> Subscription {
-        Subscription {}
+    /// Messages of a channel. All subscriptions of the process share one connection, made with the first.
+    pub fn subscribe(&self, channel: Bytes) -> Subscription {
+        Subscription::new(self.clone(), &self.0.hub, channel)
     }
 
     /// What survives a crash of Redis, as last read; read again after every reconnect.
     pub fn durability(&self) -> Durability {
-        Durability::Unknown
+        self.0.facts.lock().durability
     }
 
     /// How the link is right now.
     pub fn health(&self) -> Health {
+        let facts = self.0.facts.lock().clone();
+        let core = &self.0.link.core;
         Health {
-            connected: false,
-            breaker: BreakerState::Closed,
-            last_error: None,
-            warnings: Vec::new(),
-            version: String::new(),
-            topology: "standalone",
-            durability: Durability::Unknown,
+            connected: self.0.link.is_up(),
+            breaker: core.breaker.state(),
+            last_error: core.last_error(),
+            warnings: facts.warnings,
+            version: facts.version,
+            topology: self.0.topology,
+            durability: facts.durability,
         }
     }
 
-    /// One round trip.
+    /// One round trip, past the breaker.
     pub async fn ping(&self) -> Result<Duration, Error> {
-        Err(Error::not_connected("not written yet"))
+        let started = Instant::now();
+        self.0.link.call(None, Request { head: &[b"PING"], keys: &[], args: &[] }).await?;
+        Ok(started.elapsed())
     }
 
-    /// Keys that match, page by page; those of all primaries in a cluster.
-    pub fn scan(&self, _pattern: impl Into<Bytes>, _options: ScanOptions) -> Scan {
-        Scan {}
+    /// Keys that match a pattern, page by page; those of all primaries in a cluster.
+    pub fn scan(&self, pattern: impl Into<Bytes>, options: ScanOptions) -> Scan {
+        Scan::new(self.clone(), pattern.into(), options)
     }
 
-    /// Deletes the keys that match; says how many were there.
+    /// Deletes the keys that match and says how many there were, by `SCAN` and `UNLINK`, one batch in flight: others
+    /// hardly notice. `progress` hears the sum so far; after `cancel` the batch in flight is finished and its sum returned.
+    ///
+    /// Errors: the first one ends it; what was deleted stays deleted, and calling again goes on.
     pub async fn delete_matching(
         &self,
-        _pattern: impl Into<Bytes>,
-        _options: DeleteOptions,
-        _progress: impl FnMut(u64),
-        _cancel: &CancellationToken,
+        pattern: impl Into<Bytes>,
+        options: DeleteOptions,
+        progress: impl FnMut(u64),
+        cancel: &CancellationToken,
     ) -> Result<u64, Error> {
-        Err(Error::not_connected("not written yet"))
+        delete::delete_matching(self, pattern.into(), options, progress, cancel).await
     }
 
-    /// Counts the (re)connections of the general side; wakes on each.
+    /// Counts the general connections that came up again; wakes on each.
     pub fn reconnects(&self) -> watch::Receiver<u64> {
-        self.0.reconnects.subscribe()
+        self.0.link.core.reconnects.subscribe()
     }
 
-    /// Ends all connections and tasks.
-    pub async fn close(&self) {}
+    /// Ends all connections and tasks, and waits until they have ended. Calls in flight fail as lost.
+    pub async fn close(&self) {
+        let core = &self.0.link.core;
+        core.closing.cancel();
+        core.tasks.close();
+        core.tasks.wait().await;
+    }
+
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.0.link.is_cluster()
+    }
+
+    pub(crate) fn primaries(&self) -> Vec<Arc<Node>> {
+        self.0.link.primaries()
+    }
+
+    async fn call(&self, key: Option<&[u8]>, request: Request<'_>) -> Result<Value, Error> {
+        self.measured(self.0.link.call(key, request)).await
+    }
+
+    pub(crate) async fn call_node(&self, node: &Node, request: Request<'_>) -> Result<Value, Error> {
+        self.measured(self.0.link.call_node(node, request, false)).await
+    }
+
+    async fn measured(&self, call: impl Future<Output = Result<Value, Error>>) -> Result<Value, Error> {
+        let core = &self.0.link.core;
+        let started = Instant::now();
+        let admitted: Result<Pass<'_>, Error> = core.breaker.admit();
+        let (answer, pass) = match admitted {
+            Ok(pass) => (call.await, Some(pass)),
+            Err(refused) => (Err(refused), None),
+        };
+        let outcome = answer.as_ref().map(|_| ()).map_err(Error::class);
+        core.stats.command(started.elapsed(), outcome);
+        if pass.is_some_and(|pass| pass.record(outcome)) {
+            core.stats.breaker(core.breaker.state());
+        }
+        answer
+    }
+}
+
+/// A section of `INFO`; nothing where that is forbidden.
+async fn info(stream: &mut Stream, section: &[u8]) -> Result<String, Error> {
+    match exchange(stream, &[b"INFO", section]).await {
+        Ok(info) => Ok(info.as_str().map(str::to_owned).unwrap_or_default()),
+        Err(Error::Answer { code, .. }) if &*code == "NOPERM" => Ok(String::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn as_cluster(config: &Config, addresses: Vec<crate::config::Address>) -> Result<Config, Error> {
+    if config.database != 0 {
+        return Err(Error::Unusable("it is a cluster, which has only database 0".into()));
+    }
+    Ok(Config { topology: Topology::Cluster { addresses }, ..config.clone() })
+}
+
+fn topology_name(topology: &Topology) -> &'static str {
+    match topology {
+        Topology::Standalone { .. } => "standalone",
+        Topology::Unix { .. } => "unix",
+        Topology::Sentinel { .. } => "sentinel",
+        Topology::Cluster { .. } => "cluster",
+    }
 }

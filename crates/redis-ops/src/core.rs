@@ -1,0 +1,85 @@
+//! What all connections of one Redis share.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::breaker::Breaker;
+use crate::config::Config;
+use crate::stats::Stats;
+use crate::wire::Dialer;
+
+/// Shared by lanes, link and subscriber.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: Arc<Config>,
+    pub(crate) dialer: Dialer,
+    pub(crate) stats: Stats,
+    pub(crate) breaker: Breaker,
+    /// Every task of ours; they end when `closing` is cancelled.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) closing: CancellationToken,
+    /// Counts connections that came up: wakes those who wait for one.
+    pub(crate) came_up: watch::Sender<u64>,
+    /// Counts connections that came up *again*.
+    pub(crate) reconnects: watch::Sender<u64>,
+    /// The table of a cluster may be out of date.
+    pub(crate) table_stale: Notify,
+    /// Held to read or replace the text.
+    last_error: Mutex<Option<String>>,
+}
+
+impl Core {
+    pub(crate) fn new(dialer: Dialer, stats: Stats) -> Self {
+        let config = dialer.config.clone();
+        Self {
+            breaker: Breaker::new(config.breaker.clone()),
+            config,
+            dialer,
+            stats,
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            came_up: watch::Sender::new(0),
+            reconnects: watch::Sender::new(0),
+            table_stale: Notify::new(),
+            last_error: Mutex::new(None),
+        }
+    }
+
+    /// A general connection is up.
+    pub(crate) fn up(&self, again: bool) {
+        self.stats.connected.add(1.0);
+        self.breaker.restored();
+        self.came_up.send_modify(|count| *count += 1);
+        if again {
+            self.stats.reconnects.inc();
+            self.reconnects.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// A general connection is gone.
+    pub(crate) fn down(&self, why: &str) {
+        self.stats.connected.sub(1.0);
+        self.table_stale.notify_one();
+        self.failed(why);
+    }
+
+    /// Remembers what went wrong on the link. Texts carry no credentials: they come from the system or from Redis.
+    pub(crate) fn failed(&self, why: &str) {
+        if self.closing.is_cancelled() {
+            return;
+        }
+        let mut last = self.last_error.lock();
+        if last.as_deref() != Some(why) {
+            tracing::warn!(why, "Redis link");
+            *last = Some(why.to_owned());
+        }
+    }
+
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.last_error.lock().clone()
+    }
+}

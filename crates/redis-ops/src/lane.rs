@@ -1,0 +1,150 @@
+//! One general connection that is always being kept up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::chance;
+use crate::config::Address;
+use crate::core::Core;
+use crate::error::Error;
+use crate::wire::{Connection, Request, Stream};
+
+/// Beyond the command timeout, a connection from which nothing at all was heard for this long is given up.
+const SILENCE: Duration = Duration::from_secs(1);
+/// How long requests in flight may finish on a server that turned out to be a replica.
+const FINISH: Duration = Duration::from_millis(100);
+
+/// A place for one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    /// Held to copy or replace the handle.
+    current: RwLock<Option<Connection>>,
+    /// The server is no primary (any more): find the new one.
+    read_only: Notify,
+}
+
+enum End {
+    Lost(Box<str>),
+    ReadOnly,
+    Closing,
+}
+
+impl Lane {
+    /// The connection, if it is up.
+    pub(crate) fn connection(&self) -> Option<Connection> {
+        self.current.read().clone()
+    }
+
+    /// The server refused a write as a replica does.
+    pub(crate) fn is_read_only(&self) {
+        self.read_only.notify_one();
+    }
+
+    /// Keeps a connection to `address` (or whatever the configuration names) up until `stop`.
+    pub(crate) async fn keep_up(
+        self: Arc<Self>,
+        core: Arc<Core>,
+        address: Option<Address>,
+        mut first: Option<Stream>,
+        stop: CancellationToken,
+    ) {
+        let mut backoff = Backoff::new(core.config.reconnect_min, core.config.reconnect_max);
+        let mut again = first.is_none() && address.is_none();
+        loop {
+            let stream = match first.take() {
+                Some(stream) => stream,
+                None => tokio::select! {
+                    stream = dial(&core, address.as_ref(), &mut backoff) => stream,
+                    () = stop.cancelled() => return,
+                },
+            };
+            let since = Instant::now();
+            let end = self.use_up(&core, stream, &stop, again).await;
+            again = true;
+            match end {
+                End::Closing => return,
+                // Reconnecting at once to a server that closes at once would be a hot loop.
+                End::Lost(_) if since.elapsed() > core.config.reconnect_min => backoff.reset(),
+                End::Lost(_) | End::ReadOnly => {}
+            }
+        }
+    }
+
+    async fn use_up(&self, core: &Arc<Core>, stream: Stream, stop: &CancellationToken, again: bool) -> End {
+        let (connection, work) = Connection::new(stream, core.config.commands_max);
+        let mut work = core.tasks.spawn(work);
+        *self.current.write() = Some(connection.clone());
+        core.up(again);
+        let end = tokio::select! {
+            why = &mut work => End::Lost(why.unwrap_or_else(|_| "the connection's task failed".into())),
+            why = watch(&connection, core) => End::Lost(why),
+            () = self.read_only.notified() => End::ReadOnly,
+            () = stop.cancelled() => End::Closing,
+        };
+        *self.current.write() = None;
+        let why = match &end {
+            End::Lost(why) => why,
+            End::ReadOnly => {
+                finish(&connection).await;
+                "the server is a replica; looking for the primary"
+            }
+            End::Closing => "the client was closed",
+        };
+        connection.end(why);
+        core.down(why);
+        end
+    }
+}
+
+/// Dials until it works.
+async fn dial(core: &Core, address: Option<&Address>, backoff: &mut Backoff) -> Stream {
+    loop {
+        sleep(backoff.next(chance::unit())).await;
+        let dialed = match address {
+            Some(address) => core.dialer.dial_address(address).await,
+            None => core.dialer.dial().await,
+        };
+        match dialed {
+            Ok(stream) => return stream,
+            Err(error) => core.failed(&error.to_string()),
+        }
+    }
+}
+
+/// Ends the waits of those whose reply is late, and returns when the connection seems dead.
+async fn watch(connection: &Connection, core: &Core) -> Box<str> {
+    let patience = core.config.command_timeout;
+    let mut ticks = interval((patience / 20).clamp(Duration::from_millis(10), Duration::from_millis(250)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asked = Instant::now();
+    loop {
+        let now = ticks.tick().await;
+        let silence = connection.expire(patience, now);
+        if silence > patience + SILENCE {
+            return format!("Redis has not said anything for {silence:?}").into();
+        }
+        if connection.is_idle() && now - asked >= core.config.health_check_interval {
+            asked = now;
+            // Its reply, or the silence, is noticed above.
+            let _ = connection.send(Request { head: &[b"PING"], keys: &[], args: &[] });
+        }
+    }
+}
+
+async fn finish(connection: &Connection) {
+    let until = Instant::now() + FINISH;
+    while !connection.is_idle() && Instant::now() < until {
+        sleep(FINISH / 10).await;
+    }
+}
+
+/// Whether the answer means that the server is no primary.
+pub(crate) fn is_read_only(error: &Error) -> bool {
+    matches!(error, Error::Answer { code, .. } if &**code == "READONLY")
+}

@@ -1,0 +1,314 @@
+//! From a key to the connection it goes over; redirections of a cluster.
+//!
+//! A single server is a link with one node. A redirection is followed because it says that nothing was executed;
+//! nothing else is ever sent twice.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Address, Topology};
+use crate::core::Core;
+use crate::error::Error;
+use crate::lane::{self, Lane};
+use crate::value::Value;
+use crate::wire::{Request, SlotMap, Stream, parse_slots, slot_of};
+
+/// More hops than this are a cluster that does not know itself.
+const HOPS_MAX: usize = 5;
+/// While a node is down its cluster is asked this often who took over.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// At least this long between two looks at the table.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+/// All general connections.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) core: Arc<Core>,
+    /// The only node, when there is no cluster.
+    single: Option<Arc<Node>>,
+    /// Held to copy or replace the table.
+    table: RwLock<Arc<Table>>,
+    /// Every node with connections; held to look one up or add it.
+    nodes: Mutex<HashMap<Address, Arc<Node>>>,
+    turn: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    slots: Option<SlotMap>,
+    /// As `slots.primaries`.
+    nodes: Vec<Arc<Node>>,
+}
+
+/// One server and our connections to it.
+#[derive(Debug)]
+pub(crate) struct Node {
+    address: Option<Address>,
+    lanes: Vec<Arc<Lane>>,
+    turn: AtomicUsize,
+    stop: CancellationToken,
+}
+
+type Answer = oneshot::Receiver<Result<Value, Error>>;
+
+impl Node {
+    fn open(core: &Arc<Core>, address: Option<Address>, mut first: Option<Stream>) -> Arc<Self> {
+        let stop = core.closing.child_token();
+        let lanes: Vec<Arc<Lane>> = (0..core.config.general_connections()).map(|_| Arc::default()).collect();
+        for lane in &lanes {
+            let lane = Arc::clone(lane);
+            core.tasks.spawn(lane.keep_up(core.clone(), address.clone(), first.take(), stop.clone()));
+        }
+        Arc::new(Self { address, lanes, turn: AtomicUsize::new(0), stop })
+    }
+
+    fn is_up(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.connection().is_some())
+    }
+
+    /// Sends over the next connection that is up.
+    fn send(&self, request: Request<'_>, asking: bool) -> Result<(Answer, &Lane), Error> {
+        let start = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut failure = None;
+        for turn in 0..self.lanes.len() {
+            let lane = &self.lanes[(start + turn) % self.lanes.len()];
+            let Some(connection) = lane.connection() else { continue };
+            let sent = if asking { connection.send_asking(request) } else { connection.send(request) };
+            match sent {
+                Ok(answer) => return Ok((answer, lane)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::not_connected("there is no connection to Redis")))
+    }
+}
+
+impl Link {
+    /// A link to one server over `first` and more connections like it.
+    pub(crate) fn single(core: Arc<Core>, first: Stream) -> Arc<Self> {
+        let node = Node::open(&core, None, Some(first));
+        let table = Table { slots: None, nodes: vec![node.clone()] };
+        Arc::new(Self::new(core, Some(node), table))
+    }
+
+    /// A link to all primaries of a cluster. Errors: whatever keeps us from learning who they are.
+    pub(crate) async fn cluster(core: Arc<Core>) -> Result<Arc<Self>, Error> {
+        let link = Arc::new(Self::new(core, None, Table::default()));
+        link.look().await?;
+        let limit = Instant::now() + link.core.config.connect_timeout;
+        while !link.all_up() && link.wait_for_connection(limit).await {}
+        if link.table.read().nodes.iter().all(|node| !node.is_up()) {
+            return Err(Error::not_connected("no primary of the cluster could be reached"));
+        }
+        link.core.tasks.spawn(link.clone().keep_table());
+        Ok(link)
+    }
+
+    fn new(core: Arc<Core>, single: Option<Arc<Node>>, table: Table) -> Self {
+        let table = RwLock::new(Arc::new(table));
+        Self { core, single, table, nodes: Mutex::default(), turn: AtomicUsize::new(0) }
+    }
+
+    /// One request, its reply. `key` says where in a cluster.
+    pub(crate) async fn call(&self, key: Option<&[u8]>, request: Request<'_>) -> Result<Value, Error> {
+        match &self.single {
+            Some(node) => self.call_node(node, request, false).await,
+            None => self.call_cluster(key.map(slot_of), request).await,
+        }
+    }
+
+    async fn call_cluster(&self, slot: Option<u16>, request: Request<'_>) -> Result<Value, Error> {
+        let (mut redirected, mut asking) = (None, false);
+        for _ in 0..HOPS_MAX {
+            let node = match redirected.take() {
+                Some(node) => node,
+                None => self.owner(slot).await?,
+            };
+            let error = match self.call_node(&node, request, asking).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            match error.code() {
+                "MOVED" | "ASK" => {
+                    asking = error.code() == "ASK";
+                    redirected = Some(self.node(target(&error, &node)?));
+                    if !asking {
+                        self.core.table_stale.notify_one();
+                    }
+                }
+                "CLUSTERDOWN" => {
+                    self.core.table_stale.notify_one();
+                    return Err(error);
+                }
+                _ => return Err(error),
+            }
+        }
+        Err(Error::not_connected("the cluster sends us in circles"))
+    }
+
+    /// One request to one node; waits a moment for a connection that is just being made.
+    pub(crate) async fn call_node(&self, node: &Node, request: Request<'_>, asking: bool) -> Result<Value, Error> {
+        let mut limit = None;
+        let (answer, lane) = loop {
+            let mut came_up = None;
+            if limit.is_some() {
+                came_up = Some(self.core.came_up.subscribe());
+            }
+            match node.send(request, asking) {
+                Ok(sent) => break sent,
+                Err(_) if self.core.closing.is_cancelled() => return Err(Error::closed()),
+                Err(error) if error.code() != "DISCONNECTED" => return Err(error),
+                Err(error) => {
+                    let limit = *limit.get_or_insert_with(|| Instant::now() + self.core.config.grace);
+                    if let Some(mut came_up) = came_up
+                        && timeout_at(limit, came_up.changed()).await.is_err()
+                    {
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        let reply = answer.await.unwrap_or_else(|_| Err(Error::lost("the connection's task ended")));
+        reply.inspect_err(|error| {
+            if lane::is_read_only(error) {
+                lane.is_read_only();
+            }
+        })
+    }
+
+    /// The node that owns a slot; without a slot any that is up.
+    async fn owner(&self, slot: Option<u16>) -> Result<Arc<Node>, Error> {
+        let limit = Instant::now() + self.core.config.grace;
+        loop {
+            let table = self.table.read().clone();
+            let found = match slot {
+                Some(slot) => table.slots.as_ref().and_then(|slots| slots.owner(slot)).map(|at| &table.nodes[at]),
+                None => self.any(&table.nodes),
+            };
+            if let Some(node) = found {
+                return Ok(node.clone());
+            }
+            self.core.table_stale.notify_one();
+            if !self.wait_for_connection(limit).await {
+                return Err(Error::not_connected("no node of the cluster serves this key now"));
+            }
+        }
+    }
+
+    fn any<'a>(&self, nodes: &'a [Arc<Node>]) -> Option<&'a Arc<Node>> {
+        let start = self.turn.fetch_add(1, Ordering::Relaxed);
+        let in_turn = (0..nodes.len()).map(|turn| &nodes[(start + turn) % nodes.len()]);
+        in_turn.into_iter().find(|node| node.is_up())
+    }
+
+    /// Whether a connection came up before `limit`.
+    async fn wait_for_connection(&self, limit: Instant) -> bool {
+        let mut came_up = self.core.came_up.subscribe();
+        timeout_at(limit, came_up.changed()).await.is_ok()
+    }
+
+    /// All primaries.
+    pub(crate) fn primaries(&self) -> Vec<Arc<Node>> {
+        self.table.read().nodes.clone()
+    }
+
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.single.is_none()
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.table.read().nodes.iter().any(|node| node.is_up())
+    }
+
+    fn all_up(&self) -> bool {
+        self.table.read().nodes.iter().all(|node| node.is_up())
+    }
+
+    /// Where nodes of the cluster listen: the known ones, then those of the configuration.
+    pub(crate) fn addresses(&self) -> Vec<Address> {
+        let mut known: Vec<Address> = self.primaries().iter().filter_map(|node| node.address.clone()).collect();
+        if let Topology::Cluster { addresses } = &self.core.config.topology {
+            known.extend(addresses.iter().cloned());
+        }
+        known
+    }
+
+    /// The node at an address, with connections on the way.
+    fn node(&self, address: Address) -> Arc<Node> {
+        let mut nodes = self.nodes.lock();
+        let node =
+            nodes.entry(address).or_insert_with_key(|address| Node::open(&self.core, Some(address.clone()), None));
+        node.clone()
+    }
+
+    /// Keeps the table true: looks whenever somebody was redirected, a connection was lost, or a node is down.
+    async fn keep_table(self: Arc<Self>) {
+        loop {
+            let again = if self.all_up() { Duration::MAX } else { LOOK_AGAIN };
+            tokio::select! {
+                _ = timeout(again, self.core.table_stale.notified()) => {}
+                () = self.core.closing.cancelled() => return,
+            }
+            let looked = tokio::select! {
+                looked = self.look() => looked,
+                () = self.core.closing.cancelled() => return,
+            };
+            if let Err(error) = looked {
+                self.core.failed(&error.to_string());
+            }
+            sleep(LOOK_PAUSE).await;
+        }
+    }
+
+    /// Asks a node for the table and opens and closes connections accordingly.
+    async fn look(&self) -> Result<(), Error> {
+        let slots = self.ask_for_slots().await?;
+        let nodes: Vec<_> = slots.primaries.iter().map(|address| self.node(address.clone())).collect();
+        self.nodes.lock().retain(|address, node| {
+            let stays = slots.primaries.contains(address);
+            if !stays {
+                node.stop.cancel();
+            }
+            stays
+        });
+        *self.table.write() = Arc::new(Table { slots: Some(slots), nodes });
+        // Those who wait for an owner look again.
+        self.core.came_up.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    async fn ask_for_slots(&self) -> Result<SlotMap, Error> {
+        let request = Request { head: &[b"CLUSTER", b"SLOTS"], keys: &[], args: &[] };
+        if let Some(node) = self.any(&self.primaries())
+            && let Some(address) = &node.address
+            && let Ok((answer, _)) = node.send(request, false)
+            && let Ok(Ok(Ok(reply))) = timeout(self.core.config.connect_timeout, answer).await
+        {
+            return parse_slots(reply, &address.host);
+        }
+        let (mut stream, address) = self.core.dialer.dial_any(&self.addresses()).await?;
+        let asking = crate::wire::exchange(&mut stream, &[b"CLUSTER", b"SLOTS"]);
+        let reply = timeout(self.core.config.connect_timeout, asking).await;
+        parse_slots(reply.map_err(|_| Error::not_connected("a node of the cluster does not answer"))??, &address.host)
+    }
+}
+
+/// `MOVED 3999 127.0.0.1:6381`; a node without a host is the one that said so.
+fn target(error: &Error, said: &Node) -> Result<Address, Error> {
+    let Error::Answer { message, .. } = error else { return Err(error.clone()) };
+    let (host, port) =
+        message.split_whitespace().nth(2).and_then(|place| place.rsplit_once(':')).ok_or(error.clone())?;
+    let port = port.parse().map_err(|_| error.clone())?;
+    let host = match (host, &said.address) {
+        ("" | "?", Some(address)) => address.host.clone(),
+        (host, _) => host.to_owned(),
+    };
+    Ok(Address { host, port })
+}

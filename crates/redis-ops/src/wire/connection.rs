@@ -1,0 +1,296 @@
+//! One connection shared by all callers: requests go out in the order they come, replies come back in that order.
+//!
+//! When it ends, everybody waiting learns exactly what is known: a request whose bytes were never given to the socket
+//! was *not sent*; any other unanswered one is *lost*, executed or not.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::resp::{Parser, encode};
+use super::stream::Stream;
+use crate::error::Error;
+use crate::value::Value;
+
+/// Bytes that may wait for the socket; beyond it callers are refused. 64 MiB: one batch of the largest jobs.
+const OUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A buffer that grew beyond this is given back when it is empty.
+const KEEP_BYTES: usize = 256 * 1024;
+const READ_BYTES: usize = 64 * 1024;
+
+type Answer = Result<Value, Error>;
+
+/// A request as its parts lie around: nothing is copied but into the socket's buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) head: &'a [&'a [u8]],
+    pub(crate) keys: &'a [Bytes],
+    pub(crate) args: &'a [Bytes],
+}
+
+impl<'a> Request<'a> {
+    fn parts(self) -> impl Iterator<Item = &'a [u8]> + Clone {
+        let rest = self.keys.iter().chain(self.args).map(|bytes| &bytes[..]);
+        self.head.iter().copied().chain(rest)
+    }
+}
+
+/// A handle; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// Held to append a request or take answers out, never across I/O.
+    state: Mutex<State>,
+    waiting_max: usize,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Bytes not yet given to the writer, of the last `staged` of `waiting`.
+    out: BytesMut,
+    staged: usize,
+    waiting: VecDeque<Waiting>,
+    /// When the last byte came.
+    heard: Instant,
+    writer: Option<Waker>,
+    ended: Option<Box<str>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// `None`: nobody reads the reply (any more).
+    caller: Option<oneshot::Sender<Answer>>,
+    since: Instant,
+}
+
+impl Connection {
+    /// A connection over `stream`, and the work that moves its bytes until it ends; the work's result says why.
+    pub(crate) fn new(stream: Stream, waiting_max: usize) -> (Self, impl Future<Output = Box<str>> + Send) {
+        let state = State {
+            out: BytesMut::new(),
+            staged: 0,
+            waiting: VecDeque::new(),
+            heard: Instant::now(),
+            writer: None,
+            ended: None,
+        };
+        let connection = Self(Arc::new(Shared { state: Mutex::new(state), waiting_max }));
+        let work = drive(connection.clone(), stream);
+        (connection, work)
+    }
+
+    /// Puts a request in line. Errors: [`Error::NotSent`] when the connection ended or too much waits already.
+    pub(crate) fn send(&self, request: Request<'_>) -> Result<oneshot::Receiver<Answer>, Error> {
+        self.stage(request, false)
+    }
+
+    /// As [`send`](Self::send), with `ASKING` right before it.
+    pub(crate) fn send_asking(&self, request: Request<'_>) -> Result<oneshot::Receiver<Answer>, Error> {
+        self.stage(request, true)
+    }
+
+    fn stage(&self, request: Request<'_>, asking: bool) -> Result<oneshot::Receiver<Answer>, Error> {
+        let since = Instant::now();
+        let (caller, answer) = oneshot::channel();
+        let mut state = self.0.state.lock();
+        if let Some(why) = &state.ended {
+            return Err(Error::not_connected(why.clone()));
+        }
+        if state.waiting.len() >= self.0.waiting_max || state.out.len() > OUT_BYTES_MAX {
+            return Err(Error::backpressure(state.waiting.len()));
+        }
+        if asking {
+            encode(&mut state.out, [&b"ASKING"[..]].into_iter());
+            state.waiting.push_back(Waiting { caller: None, since });
+            state.staged += 1;
+        }
+        encode(&mut state.out, request.parts());
+        state.waiting.push_back(Waiting { caller: Some(caller), since });
+        state.staged += 1;
+        let writer = state.writer.take();
+        drop(state);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+        Ok(answer)
+    }
+
+    /// Tells those who wait longer than `patience` that their reply is lost; their turn in line stays. Says how long
+    /// the first in line has waited with nothing at all heard meanwhile.
+    pub(crate) fn expire(&self, patience: Duration, now: Instant) -> Duration {
+        let mut late = Vec::new();
+        let silence = {
+            let mut state = self.0.state.lock();
+            for waiting in &mut state.waiting {
+                if now.saturating_duration_since(waiting.since) < patience {
+                    break;
+                }
+                late.extend(waiting.caller.take());
+            }
+            let first = state.waiting.front().map_or(now, |waiting| waiting.since.max(state.heard));
+            now.saturating_duration_since(first)
+        };
+        for caller in late {
+            let _ = caller.send(Err(Error::timeout(patience)));
+        }
+        silence
+    }
+
+    /// Whether nobody waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.state.lock().waiting.is_empty()
+    }
+
+    /// Ends it: those who wait learn what is known, the work ends.
+    pub(crate) fn end(&self, why: &str) {
+        let (waiting, staged, writer) = {
+            let mut state = self.0.state.lock();
+            state.ended.get_or_insert_with(|| why.into());
+            let staged = std::mem::take(&mut state.staged);
+            state.out = BytesMut::new();
+            (std::mem::take(&mut state.waiting), staged, state.writer.take())
+        };
+        let sent = waiting.len() - staged;
+        for (turn, waiting) in waiting.into_iter().enumerate() {
+            let Some(caller) = waiting.caller else { continue };
+            let error = if turn < sent { Error::lost(why) } else { Error::not_connected(why) };
+            let _ = caller.send(Err(error));
+        }
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+}
+
+async fn drive(connection: Connection, stream: Stream) -> Box<str> {
+    let mut pump = Pump { stream, writing: BytesMut::new(), reading: BytesMut::new(), parser: Parser::default() };
+    let why = poll_fn(|cx| pump.poll(cx, &connection.0)).await;
+    connection.end(&why);
+    why
+}
+
+struct Pump {
+    stream: Stream,
+    writing: BytesMut,
+    reading: BytesMut,
+    parser: Parser,
+}
+
+impl Pump {
+    /// Moves what can be moved. Ready only when the connection ended.
+    fn poll(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<Box<str>> {
+        loop {
+            if let Some(why) = self.take_requests(cx, shared) {
+                return Poll::Ready(why);
+            }
+            if let Err(error) = self.write(cx).and_then(|()| self.read(cx, shared)) {
+                return Poll::Ready(error.to_string().into());
+            }
+            // Answers wake callers, and their next requests may be here already.
+            if !self.writing.is_empty() || shared.state.lock().staged == 0 {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn take_requests(&mut self, cx: &Context<'_>, shared: &Shared) -> Option<Box<str>> {
+        let mut state = shared.state.lock();
+        if self.writing.is_empty() {
+            if self.writing.capacity() > KEEP_BYTES {
+                self.writing = BytesMut::new();
+            }
+            self.writing.clear();
+            std::mem::swap(&mut self.writing, &mut state.out);
+            state.staged = 0;
+        }
+        match &mut state.writer {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        state.ended.clone()
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while !self.writing.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.writing) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => self.writing.advance(written),
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(()),
+            }
+        }
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(flushed) => flushed,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, shared: &Shared) -> io::Result<()> {
+        loop {
+            self.reading.reserve(READ_BYTES / 4);
+            let read = std::pin::pin!(tokio::io::AsyncReadExt::read_buf(&mut self.stream, &mut self.reading));
+            match read.poll(cx) {
+                Poll::Ready(Ok(0)) => return Err(io::Error::other("Redis closed the connection")),
+                Poll::Ready(Ok(_)) => self.answer(shared)?,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(()),
+            }
+        }
+    }
+
+    /// Gives every whole reply to whom it belongs.
+    fn answer(&mut self, shared: &Shared) -> io::Result<()> {
+        let mut replies = Vec::new();
+        let garbage = loop {
+            match self.parser.next(&mut self.reading) {
+                Ok(Some(reply)) => replies.push(reply),
+                Ok(None) => break false,
+                Err(_) => break true,
+            }
+        };
+        let mut callers = Vec::with_capacity(replies.len());
+        {
+            let mut state = shared.state.lock();
+            state.heard = Instant::now();
+            let sent = state.waiting.len() - state.staged;
+            let due = replies.len().min(sent);
+            callers.extend(state.waiting.drain(..due));
+        }
+        let unasked = replies.len() > callers.len();
+        for (waiting, reply) in callers.into_iter().zip(replies) {
+            if let Some(caller) = waiting.caller {
+                let _ = caller.send(reply);
+            }
+        }
+        match garbage || unasked {
+            true => Err(io::Error::other("what Redis sent is no reply to what was asked")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl AsRef<Shared> for Connection {
+    fn as_ref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// Only to make sure that a stream can be driven from any thread.
+const _: fn() = || {
+    fn assert_send<T: Send>() {}
+    assert_send::<Pump>();
+    fn assert_io<T: AsyncRead + AsyncWrite + Unpin>() {}
+    assert_io::<Stream>();
+};

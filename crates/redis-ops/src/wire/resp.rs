@@ -1,0 +1,253 @@
+//! RESP2: requests to bytes, bytes to replies.
+//!
+//! Nothing in a reply is ever guessed from its contents: what a user stored cannot be mistaken for a redirection, a
+//! message or an error.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::error::Error;
+use crate::value::Value;
+
+/// Deeper replies than this are no replies of Redis to us.
+const DEPTH_MAX: usize = 32;
+/// `proto-max-bulk-len` of Redis by default.
+const BULK_MAX: i64 = 512 * 1024 * 1024;
+/// Shorter strings are copied, so that keeping one does not keep the read buffer.
+const COPY_BELOW: usize = 256;
+/// A line (integer, status, error, length) longer than this is garbage.
+const LINE_MAX: usize = 64 * 1024;
+
+/// What came is not RESP: the connection is of no use any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Garbage;
+
+/// Appends one request.
+pub(crate) fn encode<'a>(out: &mut BytesMut, parts: impl Iterator<Item = &'a [u8]> + Clone) {
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(b"*");
+    out.extend_from_slice(digits.format(parts.clone().count()).as_bytes());
+    out.extend_from_slice(b"\r\n");
+    for part in parts {
+        out.extend_from_slice(b"$");
+        out.extend_from_slice(digits.format(part.len()).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(part);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Reads replies as their bytes arrive; what was read once is not read again.
+#[derive(Debug, Default)]
+pub(crate) struct Parser {
+    open: Vec<Level>,
+    /// An error inside an array makes the whole reply that error.
+    inner_error: Option<Error>,
+}
+
+#[derive(Debug)]
+struct Level {
+    items: Vec<Value>,
+    missing: usize,
+}
+
+enum Item {
+    Value(Value),
+    Error(Error),
+    Array(usize),
+}
+
+impl Parser {
+    /// The next whole reply in `input`, taken out of it; `None` when more bytes are needed.
+    pub(crate) fn next(&mut self, input: &mut BytesMut) -> Result<Option<Result<Value, Error>>, Garbage> {
+        while let Some(item) = read_item(input)? {
+            let value = match item {
+                Item::Array(length) if length > 0 => {
+                    if self.open.len() == DEPTH_MAX {
+                        return Err(Garbage);
+                    }
+                    self.open.push(Level { items: Vec::with_capacity(length.min(1024)), missing: length });
+                    continue;
+                }
+                Item::Array(_) => Value::Array(Vec::new()),
+                Item::Value(value) => value,
+                Item::Error(error) if self.open.is_empty() => return Ok(Some(Err(error))),
+                Item::Error(error) => {
+                    self.inner_error.get_or_insert(error);
+                    Value::Nil
+                }
+            };
+            if let Some(whole) = self.close(value) {
+                return Ok(Some(self.inner_error.take().map_or(Ok(whole), Err)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts a finished value where it belongs; gives the reply when that finished it.
+    fn close(&mut self, mut value: Value) -> Option<Value> {
+        while let Some(level) = self.open.last_mut() {
+            level.items.push(value);
+            level.missing -= 1;
+            if level.missing > 0 {
+                return None;
+            }
+            value = Value::Array(self.open.pop()?.items);
+        }
+        Some(value)
+    }
+}
+
+/// One item, or the head of an array.
+fn read_item(input: &mut BytesMut) -> Result<Option<Item>, Garbage> {
+    let Some(end) = line_end(input)? else { return Ok(None) };
+    let line = &input[1..end];
+    let item = match input[0] {
+        b':' => Item::Value(Value::Int(integer(line)?)),
+        b'+' => Item::Value(Value::Bytes(status(line))),
+        b'-' => Item::Error(Error::from_reply(&String::from_utf8_lossy(line))),
+        b'*' => match integer(line)? {
+            -1 => Item::Value(Value::Nil),
+            length => Item::Array(usize::try_from(length).map_err(|_| Garbage)?),
+        },
+        b'$' => match integer(line)? {
+            -1 => Item::Value(Value::Nil),
+            length if (0..=BULK_MAX).contains(&length) => return bulk(input, end + 2, length as usize),
+            _ => return Err(Garbage),
+        },
+        _ => return Err(Garbage),
+    };
+    input.advance(end + 2);
+    Ok(Some(item))
+}
+
+fn bulk(input: &mut BytesMut, head: usize, length: usize) -> Result<Option<Item>, Garbage> {
+    let whole = head + length + 2;
+    if input.len() < whole {
+        input.reserve(whole - input.len());
+        return Ok(None);
+    }
+    if &input[head + length..whole] != b"\r\n" {
+        return Err(Garbage);
+    }
+    let bytes = if length < COPY_BELOW {
+        let copy = Bytes::copy_from_slice(&input[head..head + length]);
+        input.advance(whole);
+        copy
+    } else {
+        let mut bytes = input.split_to(whole).freeze();
+        bytes.advance(head);
+        bytes.truncate(length);
+        bytes
+    };
+    Ok(Some(Item::Value(Value::Bytes(bytes))))
+}
+
+/// Where the first line ends, without its `\r\n`.
+fn line_end(input: &BytesMut) -> Result<Option<usize>, Garbage> {
+    let window = &input[..input.len().min(LINE_MAX)];
+    match window.iter().position(|&byte| byte == b'\n') {
+        Some(at) if at >= 2 && input[at - 1] == b'\r' => Ok(Some(at - 1)),
+        Some(_) => Err(Garbage),
+        None if window.len() == LINE_MAX => Err(Garbage),
+        None => Ok(None),
+    }
+}
+
+fn integer(line: &[u8]) -> Result<i64, Garbage> {
+    std::str::from_utf8(line).ok().and_then(|text| text.parse().ok()).ok_or(Garbage)
+}
+
+fn status(line: &[u8]) -> Bytes {
+    match line {
+        b"OK" => Bytes::from_static(b"OK"),
+        b"PONG" => Bytes::from_static(b"PONG"),
+        other => Bytes::copy_from_slice(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes(text: &str) -> Value {
+        Value::Bytes(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn read(text: &str) -> Result<Option<Result<Value, Error>>, Garbage> {
+        Parser::default().next(&mut BytesMut::from(text))
+    }
+
+    #[test]
+    fn stored_text_is_never_taken_for_a_message_or_redirection() {
+        for text in ["message", "subscribe", "MOVED 1 evil:1", "ASK 1 evil:1", "-ERR x"] {
+            let reply = format!("*3\r\n${0}\r\n{text}\r\n$1\r\na\r\n$1\r\nb\r\n", text.len());
+            assert_eq!(read(&reply), Ok(Some(Ok(Value::Array(vec![bytes(text), bytes("a"), bytes("b")])))));
+            assert_eq!(read(&format!("${}\r\n{text}\r\n", text.len())), Ok(Some(Ok(bytes(text)))));
+        }
+    }
+
+    #[test]
+    fn an_error_inside_an_array_is_the_reply() {
+        let reply = read("*2\r\n:1\r\n-OOM command not allowed\r\n").unwrap().unwrap();
+        assert_eq!(reply.unwrap_err().code(), "OOM");
+    }
+
+    #[test]
+    fn garbage_ends_the_connection_instead_of_being_read_on() {
+        for text in ["?1\r\n", ":x\r\n", "$-2\r\n", "$1\r\nabc", "\r\n", "*-7\r\n", "+OK\n"] {
+            assert_eq!(read(text), Err(Garbage), "{text:?}");
+        }
+        assert_eq!(read(&"*1\r\n".repeat(DEPTH_MAX + 1)), Err(Garbage));
+    }
+
+    fn replies() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Nil),
+            any::<i64>().prop_map(Value::Int),
+            prop::collection::vec(any::<u8>(), 0..600).prop_map(|bytes| Value::Bytes(bytes.into())),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| prop::collection::vec(inner, 0..6).prop_map(Value::Array))
+    }
+
+    fn write(out: &mut Vec<u8>, value: &Value) {
+        match value {
+            Value::Nil => out.extend(b"$-1\r\n"),
+            Value::Int(int) => out.extend(format!(":{int}\r\n").bytes()),
+            Value::Double(_) => unreachable!("RESP2 has no doubles"),
+            Value::Bytes(bytes) => {
+                out.extend(format!("${}\r\n", bytes.len()).bytes());
+                out.extend(bytes.iter());
+                out.extend(b"\r\n");
+            }
+            Value::Array(items) => {
+                out.extend(format!("*{}\r\n", items.len()).bytes());
+                items.iter().for_each(|item| write(out, item));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn replies_survive_being_cut_anywhere(values in prop::collection::vec(replies(), 1..4), step in 1_usize..97) {
+            let mut bytes = Vec::new();
+            values.iter().for_each(|value| write(&mut bytes, value));
+            let (mut parser, mut input, mut seen) = (Parser::default(), BytesMut::new(), Vec::new());
+            for piece in bytes.chunks(step) {
+                input.extend_from_slice(piece);
+                while let Some(reply) = parser.next(&mut input).unwrap() {
+                    seen.push(reply.unwrap());
+                }
+            }
+            prop_assert_eq!(seen, values);
+            prop_assert!(input.is_empty());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut input = BytesMut::from(&bytes[..]);
+            while let Ok(Some(_)) = Parser::default().next(&mut input) {}
+        }
+    }
+}
