@@ -1,6 +1,7 @@
 //! Every bound of the queues, each with its reason.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::QueueName;
@@ -77,7 +78,9 @@ pub struct Config {
     pub default: QueueConfig,
     /// The bounds of single queues.
     pub queues: BTreeMap<QueueName, QueueConfig>,
-    /// Where to read the time.
+    /// What the names of keys and channels on Redis begin with (`tidegate`); different ones keep applications apart.
+    pub redis_prefix: Arc<str>,
+    /// Where to read the time. On Redis a [`Clock::System`] is that of Redis, for all processes the same.
     pub clock: Clock,
     /// Seed of the jitter; `None` takes one from the system.
     pub seed: Option<u64>,
@@ -97,6 +100,7 @@ impl Default for Config {
             idempotency_window: Duration::from_secs(86_400),
             default: QueueConfig::default(),
             queues: BTreeMap::new(),
+            redis_prefix: "tidegate".into(),
             clock: Clock::System,
             seed: None,
         }
@@ -125,6 +129,11 @@ impl Config {
         }
         if self.queues_max == 0 {
             return Err(LimitsError { field: "queues_max", reason: "at least 1" });
+        }
+        let prefix = self.redis_prefix.as_bytes();
+        let legal = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b':' | b'.');
+        if !(1..=64).contains(&prefix.len()) || !prefix.iter().all(legal) {
+            return Err(LimitsError { field: "redis_prefix", reason: "1 to 64 characters of A-Z a-z 0-9 - _ : ." });
         }
         if self.payload_max == 0 || self.payload_max > 1 << 30 {
             return Err(LimitsError { field: "payload_max", reason: "1 byte to 1 GiB" });

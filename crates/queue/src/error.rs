@@ -118,15 +118,20 @@ pub enum Error {
     /// The store failed or has no room.
     #[error("store: {0}")]
     Store(#[from] tidegate_store::Error),
+    /// Redis failed, refused or could not be reached; its class says whether the call may have been executed.
+    #[error("Redis: {0}")]
+    Redis(#[from] tidegate_redis_ops::Error),
 }
 
 impl Error {
-    /// Whether the same call may succeed later.
+    /// Whether the same call may succeed later. One whose reply was lost may have been executed: a repeated push without
+    /// an idempotency key may then push twice.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Rejected(Rejected::Full { .. } | Rejected::FullBytes { .. }) | Self::Draining => true,
             Self::Store(error) => error.is_retryable(),
+            Self::Redis(error) => error.is_retryable() || error.class() == tidegate_redis_ops::Class::Ambiguous,
             _ => false,
         }
     }

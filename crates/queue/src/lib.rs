@@ -7,20 +7,26 @@
 //! it, [`Finish`] ends it. [`Config`] holds every bound, [`Error`] and [`Rejected`] say why not.
 
 mod backend;
+mod check;
 mod clock;
 mod config;
 mod core;
 mod embedded;
 mod error;
+mod followers;
 mod history;
 mod id;
 mod job;
 mod lease;
+mod meters;
 mod queue;
 mod queues;
 mod record;
+mod redis;
 mod state;
 mod stats;
+mod totals;
+mod waiting;
 
 pub use clock::{Clock, ManualClock, UnixMillis};
 pub use config::{Config, LimitsError, Overflow, QueueConfig};

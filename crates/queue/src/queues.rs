@@ -1,10 +1,12 @@
 //! [`Queues`]: all queues of a process, and the verbs that find a job by its id.
 
 use tidegate_metrics::Registry;
+use tidegate_redis_ops::Redis;
 use tidegate_store::Store;
 
 use crate::backend::Backend;
 use crate::embedded::Embedded;
+use crate::redis::RedisQueues;
 use crate::{Config, Error, Job, JobId, Queue, QueueName, QueueStats};
 
 /// All queues of a process; clones share them.
@@ -45,27 +47,50 @@ impl Queues {
         Ok(Self { backend: Backend::Embedded(Embedded::open(store, config, registry).await?) })
     }
 
+    /// Uses the queues on a Redis, together with every other process that does.
+    ///
+    /// All of them should have the same `Config`: a bound holds as the process sees it that makes a call. Must be called
+    /// within a tokio runtime; it owns one upkeep task and one listening task per queue, which end with
+    /// [`close`](Self::close) or the last handle.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bound that cannot work, [`Error::Redis`] when Redis cannot be asked.
+    pub async fn connect(redis: Redis, config: Config, registry: &Registry) -> Result<Self, Error> {
+        config.check().map_err(|e| Error::Invalid { field: e.field, reason: e.reason.into() })?;
+        Ok(Self { backend: Backend::Redis(RedisQueues::open(redis, config, registry).await?) })
+    }
+
     /// The queue of this name; made when there is none yet.
     ///
     /// # Errors
     /// [`Error::TooManyQueues`] at the bound, [`Error::Store`].
     pub async fn queue(&self, name: &QueueName) -> Result<Queue, Error> {
-        let Backend::Embedded(embedded) = &self.backend;
-        Ok(Queue::embedded(embedded.queue(name).await?))
+        match &self.backend {
+            Backend::Embedded(embedded) => Ok(Queue::embedded(embedded.queue(name).await?)),
+            Backend::Redis(redis) => Ok(Queue::redis(redis.queue(name).await?)),
+        }
     }
 
-    /// The queue of this name, if there is one.
-    #[must_use]
-    pub fn find(&self, name: &QueueName) -> Option<Queue> {
-        let Backend::Embedded(embedded) = &self.backend;
-        embedded.find(name).map(Queue::embedded)
+    /// The queue of this name, if there is one, whatever process made it.
+    ///
+    /// # Errors
+    /// [`Error::Redis`] when Redis cannot be asked.
+    pub async fn find(&self, name: &QueueName) -> Result<Option<Queue>, Error> {
+        match &self.backend {
+            Backend::Embedded(embedded) => Ok(embedded.find(name).map(Queue::embedded)),
+            Backend::Redis(redis) => Ok(redis.find(name).await?.map(Queue::redis)),
+        }
     }
 
     /// All queues, by name.
-    #[must_use]
-    pub fn list(&self) -> Vec<Queue> {
-        let Backend::Embedded(embedded) = &self.backend;
-        embedded.list().into_iter().map(Queue::embedded).collect()
+    ///
+    /// # Errors
+    /// [`Error::Redis`] when Redis cannot be asked.
+    pub async fn list(&self) -> Result<Vec<Queue>, Error> {
+        match &self.backend {
+            Backend::Embedded(embedded) => Ok(embedded.list().into_iter().map(Queue::embedded).collect()),
+            Backend::Redis(redis) => Ok(redis.list().await?.into_iter().map(Queue::redis).collect()),
+        }
     }
 
     /// A snapshot of every queue, by name; also brings the exported gauges up to date.
@@ -74,7 +99,7 @@ impl Queues {
     /// [`Error::Store`] when the backend cannot be asked.
     pub async fn stats(&self) -> Result<Vec<QueueStats>, Error> {
         let mut all = Vec::new();
-        for queue in self.list() {
+        for queue in self.list().await? {
             all.push(queue.stats().await?);
         }
         Ok(all)
@@ -85,7 +110,7 @@ impl Queues {
     /// # Errors
     /// [`Error::JobNotFound`], [`Error::Damaged`], [`Error::Store`].
     pub async fn job(&self, id: &JobId) -> Result<Job, Error> {
-        self.queue_of(id)?.job(id).await
+        self.queue_of(id).await?.job(id).await
     }
 
     /// Like [`job`](Self::job), but payloads and results above 4 KiB are left out.
@@ -93,7 +118,7 @@ impl Queues {
     /// # Errors
     /// As there.
     pub async fn look(&self, id: &JobId) -> Result<Job, Error> {
-        self.queue_of(id)?.look(id).await
+        self.queue_of(id).await?.look(id).await
     }
 
     /// Calls a job off: a waiting one is `Cancelled` at once, a running one is told to stop and shows `cancelling`.
@@ -102,7 +127,7 @@ impl Queues {
     /// # Errors
     /// [`Error::JobNotFound`], [`Error::Conflict`] when it is completed or discarded, [`Error::Store`].
     pub async fn cancel(&self, id: &JobId) -> Result<Job, Error> {
-        self.queue_of(id)?.cancel(id).await
+        self.queue_of(id).await?.cancel(id).await
     }
 
     /// Puts a discarded or cancelled job back to the end of its queue with all its attempts.
@@ -111,27 +136,34 @@ impl Queues {
     /// [`Error::JobNotFound`], [`Error::Conflict`] in any other state, [`Error::Rejected`] when the queue is full,
     /// [`Error::Store`].
     pub async fn retry(&self, id: &JobId) -> Result<Job, Error> {
-        self.queue_of(id)?.retry(id).await
+        self.queue_of(id).await?.retry(id).await
     }
 
     /// How long a lease lasts without a beat.
     #[must_use]
     pub fn lease(&self) -> std::time::Duration {
-        let Backend::Embedded(embedded) = &self.backend;
-        embedded.config().lease
+        match &self.backend {
+            Backend::Embedded(embedded) => embedded.config().lease,
+            Backend::Redis(redis) => redis.config().lease,
+        }
     }
 
-    /// What an acknowledgement promises: `sync`, `everysec` or `memory`.
+    /// What an acknowledgement promises: `sync`, `everysec` or `memory` embedded; on Redis what its persistence does:
+    /// `always`, `everysec`, `snapshots`, `none` or `unknown`.
     #[must_use]
     pub fn durability(&self) -> &'static str {
-        let Backend::Embedded(embedded) = &self.backend;
-        embedded.durability()
+        match &self.backend {
+            Backend::Embedded(embedded) => embedded.durability(),
+            Backend::Redis(redis) => redis.durability(),
+        }
     }
 
     /// Answers waiting claims with what there is and lets none wait from now on. Pushes and finishes still work.
     pub fn drain(&self) {
-        let Backend::Embedded(embedded) = &self.backend;
-        embedded.drain();
+        match &self.backend {
+            Backend::Embedded(embedded) => embedded.drain(),
+            Backend::Redis(redis) => redis.drain(),
+        };
     }
 
     /// Drains, stops the upkeep task and makes everything durable.
@@ -139,11 +171,13 @@ impl Queues {
     /// # Errors
     /// [`Error::Store`] when the last write fails.
     pub async fn close(&self) -> Result<(), Error> {
-        let Backend::Embedded(embedded) = &self.backend;
-        embedded.close().await
+        match &self.backend {
+            Backend::Embedded(embedded) => embedded.close().await,
+            Backend::Redis(redis) => redis.close().await,
+        }
     }
 
-    fn queue_of(&self, id: &JobId) -> Result<Queue, Error> {
-        self.find(id.queue()).ok_or_else(|| Error::JobNotFound { id: id.clone() })
+    async fn queue_of(&self, id: &JobId) -> Result<Queue, Error> {
+        self.find(id.queue()).await?.ok_or_else(|| Error::JobNotFound { id: id.clone() })
     }
 }

@@ -55,7 +55,7 @@ async fn a_job_that_is_forgotten_leaves_no_record_in_any_table() {
     live_and_end(&queues, &clock).await;
     assert!(TABLES.iter().enumerate().filter(|(_, name)| **name != "claims").all(|(table, _)| keys(&store, table) > 0));
     clock.advance(Duration::from_secs(8 * 86_400));
-    queues.list()[0].upkeep().await.unwrap();
+    queues.list().await.unwrap()[0].upkeep().await.unwrap();
     for (table, name) in TABLES.iter().enumerate().filter(|(_, name)| !matches!(**name, "queues" | "history")) {
         assert_eq!(keys(&store, table), 0, "{name}");
     }
@@ -69,7 +69,7 @@ async fn finished_jobs_are_bounded_in_bytes() {
     let config = Config { clock: Clock::Manual(clock.clone()), default, ..Config::default() };
     let queues = Queues::open(store.clone(), config, &Registry::new()).await.unwrap();
     live_and_end(&queues, &clock).await;
-    let counts = queues.list()[0].stats().await.unwrap().counts;
+    let counts = queues.list().await.unwrap()[0].stats().await.unwrap().counts;
     let kept = State::ALL.iter().filter(|state| state.is_finished()).map(|state| counts.of(*state)).sum::<u64>();
     assert!((4..=6).contains(&kept), "each is 10 to 20 KB: {kept}");
 }

@@ -157,9 +157,9 @@ fn start_parts(shared: &Arc<Shared>, first: Arc<Notify>, metrics: BeatMetrics) -
     heart.start(shared.tasks.token())?;
     for served in &shared.served {
         // Listens before the first claim, so that no cancel falls between.
-        let transitions = served.queue.subscribe();
+        let cancels = served.queue.cancels();
         let quit = shared.quit.clone();
-        shared.tasks.spawn(watch(Arc::clone(served), transitions, Arc::clone(&beat_now), quit));
+        shared.tasks.spawn(watch(Arc::clone(served), cancels, Arc::clone(&beat_now), quit));
         let (every, quit) = (shared.config.progress_every, shared.quit.clone());
         shared.tasks.spawn(Arc::<Reports>::clone(&served.reports).forward(served.queue.clone(), every, quit));
         shared.pumps.spawn(Pump::new(Arc::clone(shared), Arc::clone(served)).run());

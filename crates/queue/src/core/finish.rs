@@ -170,7 +170,7 @@ impl Core {
 }
 
 /// The longest prefix of whole characters within `max` bytes.
-fn cut(text: &str, max: usize) -> &str {
+pub(crate) fn cut(text: &str, max: usize) -> &str {
     let mut end = text.len().min(max);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -28,8 +28,10 @@ use tidegate_store::Batch;
 
 pub(crate) use claim::{Grant, Renewed};
 pub(crate) use entry::{Entry, Payload, Spec};
+pub(crate) use finish::cut;
 pub(crate) use load::Loader;
 pub(crate) use manage::{Found, queue_key};
+pub(crate) use push::check;
 
 use crate::record::{JOBS, StoredJob, encode, key};
 use crate::stats::Rate;

@@ -205,7 +205,7 @@ fn invalid(field: &'static str, reason: impl Into<String>) -> Rejected {
 }
 
 /// Refuses what no queue would accept, naming the option as it is called on the wire.
-fn check(job: &NewJob, payload_max: usize) -> Result<(), Rejected> {
+pub(crate) fn check(job: &NewJob, payload_max: usize) -> Result<(), Rejected> {
     let text = |field, text: &str, max: usize| {
         if (1..=max).contains(&text.len()) { Ok(()) } else { Err(invalid(field, format!("1 to {max} bytes"))) }
     };

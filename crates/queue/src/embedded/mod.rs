@@ -5,18 +5,15 @@
 //! is durable with the next verb that does, and until then a crash only forgets that the attempt began.
 
 mod delivery;
-mod followers;
 mod load;
-mod meters;
 mod queue;
 mod read;
 mod upkeep;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use tidegate_metrics::Registry;
 use tidegate_store::{Batch, Store};
@@ -27,7 +24,8 @@ pub(crate) use queue::EmbeddedQueue;
 
 use crate::core::{Core, Effects, Loader, Rules, queue_key};
 use crate::record::{CLAIMS, HISTORY, IDEMPOTENCY, JOBS, QUEUES, StoredQueue, decode, encode, number_of};
-use crate::{Config, Error, JobId, QueueName, Rejected};
+use crate::totals::Totals;
+use crate::{Config, Error, JobId, QueueName};
 
 const EPOCH_KEY: &[u8] = b"epoch";
 
@@ -51,31 +49,6 @@ pub(crate) struct Shared {
     queues: RwLock<BTreeMap<QueueName, Arc<EmbeddedQueue>>>,
     alarm: Arc<Alarm>,
     totals: Arc<Totals>,
-}
-
-/// Live jobs of all queues together.
-#[derive(Default)]
-pub(crate) struct Totals {
-    jobs: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Totals {
-    fn change(&self, before: (u64, u64), after: (u64, u64)) {
-        // Wrapping, so that a smaller `after` subtracts.
-        self.jobs.fetch_add(after.0.wrapping_sub(before.0), Ordering::Relaxed);
-        self.bytes.fetch_add(after.1.wrapping_sub(before.1), Ordering::Relaxed);
-    }
-
-    /// Why nothing more fits, if so. Calls at the same time may go over by what each of them brings.
-    fn full(&self, config: &Config) -> Option<Rejected> {
-        let (jobs, bytes) = (self.jobs.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
-        let retry_after = Duration::from_secs(1);
-        if jobs >= config.jobs_max {
-            return Some(Rejected::Full { depth: jobs, capacity: config.jobs_max, retry_after });
-        }
-        (bytes >= config.bytes_max).then_some(Rejected::FullBytes { bytes, capacity: config.bytes_max, retry_after })
-    }
 }
 
 /// What wakes others: the upkeep task when something is due earlier than it thought, claims when there is no more

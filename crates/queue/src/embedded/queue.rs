@@ -9,20 +9,18 @@ use tidegate_store::{Store, Ticket};
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
-use super::followers::Followers;
-use super::meters::Meters;
 use super::upkeep::BUDGET;
-use super::{Alarm, Shared, Totals};
+use super::{Alarm, Shared};
 use crate::core::{Core, Effects, Found, Grant, Renewed};
+use crate::followers::Followers;
+use crate::meters::Meters;
+use crate::totals::Totals;
+use crate::waiting::Waiting;
 use crate::{
     Beat, Claim, Claimed, Clock, Config, Error, Finish, Idempotency, Job, JobId, Lease, NewJob, Outcome, Progress,
     Pushed, QueueName, QueueStats, Rejected, State, Transition, UnixMillis, Worker,
 };
 
-/// Jobs, finishes or leases in one call at most: what the lock is held for stays in the low milliseconds.
-const CALL_MAX: usize = 10_000;
-/// Jobs handed out in one call at most.
-const CLAIM_MAX: usize = 1000;
 /// Subscribers may be this far behind.
 const SUBSCRIBER_LAG: usize = 1024;
 
@@ -38,28 +36,14 @@ pub(crate) struct EmbeddedQueue {
     waiting: AtomicU64,
     /// Made for the first subscriber.
     events: OnceLock<broadcast::Sender<Transition>>,
+    /// Made for the first who must stop running jobs.
+    cancels: OnceLock<broadcast::Sender<JobId>>,
     /// Those who follow single jobs.
     followers: Followers,
     alarm: Arc<Alarm>,
     totals: Arc<Totals>,
     config: Arc<Config>,
     meters: Meters,
-}
-
-/// Counts a waiting claim for as long as it waits.
-struct Waiting<'a>(&'a AtomicU64);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicU64) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 impl EmbeddedQueue {
@@ -73,6 +57,7 @@ impl EmbeddedQueue {
             arrivals: Notify::new(),
             waiting: AtomicU64::new(0),
             events: OnceLock::new(),
+            cancels: OnceLock::new(),
             followers: Followers::default(),
             alarm: Arc::clone(&shared.alarm),
             totals: Arc::clone(&shared.totals),
@@ -144,8 +129,14 @@ impl EmbeddedQueue {
     }
 
     fn tell(&self, now: i64, first: u64, effects: Effects) {
-        for (.., change) in &effects.changes {
-            self.meters.count(change);
+        for (number, _, change) in &effects.changes {
+            self.meters.count(change, 1);
+            if *change == crate::Change::CancelRequested
+                && let Some(cancels) = self.cancels.get()
+            {
+                // Nobody may be left to hear it.
+                let _ = cancels.send(self.id(*number));
+            }
         }
         let events = self.events.get().filter(|events| events.receiver_count() > 0);
         if events.is_none() && self.followers.is_empty() {
@@ -177,10 +168,8 @@ impl EmbeddedQueue {
         jobs: Vec<NewJob>,
         idempotency: Option<Idempotency>,
     ) -> Result<Vec<Result<Pushed, Rejected>>, Error> {
-        check_length("jobs", jobs.len())?;
-        if idempotency.as_ref().is_some_and(|i| !(1..=255).contains(&i.key.len())) {
-            return Err(Error::Invalid { field: "idempotencyKey", reason: "1 to 255 bytes".into() });
-        }
+        crate::check::length("jobs", jobs.len())?;
+        crate::check::idempotency(idempotency.as_ref())?;
         self.store.check_growth()?;
         if let Some(full) = self.totals.full(&self.config) {
             self.meters.rejected.add(jobs.len() as u64);
@@ -203,7 +192,7 @@ impl EmbeddedQueue {
     }
 
     pub(crate) async fn claim(self: &Arc<Self>, claim: Claim) -> Result<Vec<Claimed>, Error> {
-        check_claim(&claim)?;
+        crate::check::claim(&claim)?;
         let until = Instant::now() + claim.wait;
         let waiting = (!claim.wait.is_zero()).then(|| Waiting::new(&self.waiting));
         loop {
@@ -250,8 +239,8 @@ impl EmbeddedQueue {
     }
 
     pub(crate) async fn beat(&self, worker: &Worker, leases: &[Lease]) -> Result<Beat, Error> {
-        check_length("leases", leases.len())?;
-        check_worker(worker)?;
+        crate::check::length("leases", leases.len())?;
+        crate::check::worker(worker)?;
         self.store.check()?;
         let (answers, paused) = self.act_loosely(|core, now, _| {
             let answers: Vec<Renewed> = leases.iter().map(|lease| core.renew(now, *lease)).collect();
@@ -279,7 +268,7 @@ impl EmbeddedQueue {
         finishes: Vec<Finish>,
         claim: Claim,
     ) -> Result<(Vec<Outcome>, Vec<Claimed>), Error> {
-        check_claim(&claim)?;
+        crate::check::claim(&claim)?;
         if finishes.is_empty() {
             return Ok((Vec::new(), self.claim(claim).await?));
         }
@@ -295,14 +284,7 @@ impl EmbeddedQueue {
     }
 
     fn submit_finishes(&self, finishes: Vec<Finish>) -> Result<(Vec<Outcome>, Ticket), Error> {
-        check_length("finishes", finishes.len())?;
-        let large = |finish: &Finish| matches!(finish, Finish::Complete { result: Some(r), .. } if r.len() > self.config.payload_max);
-        if finishes.iter().any(large) {
-            return Err(Error::Invalid {
-                field: "result",
-                reason: format!("at most {} bytes", self.config.payload_max),
-            });
-        }
+        crate::check::finishes(&finishes, self.config.payload_max)?;
         self.store.check()?;
         let (outcomes, ticket) = self.act_durably(|core, now, effects| {
             finishes.into_iter().map(|finish| core.finish(now, finish, effects)).collect::<Vec<_>>()
@@ -323,11 +305,8 @@ impl EmbeddedQueue {
     }
 
     pub(crate) fn progress(&self, updates: Vec<Progress>) -> Result<Vec<Outcome>, Error> {
-        const NOTE_MAX: usize = 1024;
-        check_length("updates", updates.len())?;
-        if updates.iter().any(|update| update.note.as_ref().is_some_and(|note| note.len() > NOTE_MAX)) {
-            return Err(Error::Invalid { field: "note", reason: format!("at most {NOTE_MAX} bytes") });
-        }
+        crate::check::length("updates", updates.len())?;
+        crate::check::notes(&updates)?;
         self.store.check()?;
         let outcomes = self.act_loosely(|core, now, effects| {
             let outcome = |ok| if ok { Outcome::Ok } else { Outcome::Stale };
@@ -375,12 +354,7 @@ impl EmbeddedQueue {
     }
 
     pub(crate) async fn purge(&self, state: State) -> Result<u64, Error> {
-        if state == State::Running {
-            return Err(Error::Invalid {
-                field: "status",
-                reason: "running jobs cannot be purged; cancel them".into(),
-            });
-        }
+        crate::check::purge(state)?;
         self.store.check()?;
         let mut total = 0;
         loop {
@@ -427,6 +401,10 @@ impl EmbeddedQueue {
         self.events.get_or_init(|| broadcast::channel(SUBSCRIBER_LAG).0).subscribe()
     }
 
+    pub(crate) fn cancels(&self) -> broadcast::Receiver<JobId> {
+        self.cancels.get_or_init(|| broadcast::channel(SUBSCRIBER_LAG).0).subscribe()
+    }
+
     pub(crate) fn follow(&self, id: &JobId) -> broadcast::Receiver<Transition> {
         self.followers.follow(id.number)
     }
@@ -460,20 +438,4 @@ fn submit_loose(store: &Store, batch: tidegate_store::Batch) {
     if !batch.is_empty() {
         store.submit_loose(batch);
     }
-}
-
-fn check_length(field: &'static str, length: usize) -> Result<(), Error> {
-    if length > CALL_MAX { Err(Error::Invalid { field, reason: format!("at most {CALL_MAX}") }) } else { Ok(()) }
-}
-
-fn check_claim(claim: &Claim) -> Result<(), Error> {
-    if !(1..=CLAIM_MAX).contains(&claim.limit) {
-        return Err(Error::Invalid { field: "limit", reason: format!("1 to {CLAIM_MAX}") });
-    }
-    check_worker(&claim.worker)
-}
-
-fn check_worker(worker: &Worker) -> Result<(), Error> {
-    let fits = (1..=200).contains(&worker.name.len());
-    if fits { Ok(()) } else { Err(Error::Invalid { field: "worker", reason: "1 to 200 bytes".into() }) }
 }

@@ -77,9 +77,7 @@ impl EmbeddedQueue {
     }
 
     pub(crate) async fn jobs(&self, filter: JobFilter) -> Result<JobPage, Error> {
-        if !(1..=1000).contains(&filter.limit) {
-            return Err(Error::Invalid { field: "limit", reason: "1 to 1000".into() });
-        }
+        crate::check::page(&filter)?;
         let listed = self.lock().list(&filter);
         let mut page = JobPage { jobs: Vec::with_capacity(listed.found.len()), next: listed.next };
         let finished: Vec<u64> = listed
@@ -116,9 +114,7 @@ impl EmbeddedQueue {
     }
 
     pub(crate) async fn history(&self, place: u64, limit: usize) -> Result<Vec<Transition>, Error> {
-        if !(1..=10_000).contains(&limit) {
-            return Err(Error::Invalid { field: "limit", reason: "1 to 10000".into() });
-        }
+        crate::check::history(limit)?;
         let starts = self.lock().history_after(place, limit);
         if !starts.is_empty() {
             self.store().submit(Batch::new()).await?;

@@ -126,7 +126,7 @@ pub async fn there_are_only_so_many_queues(open: impl Fn(Config) -> Opening + 's
     let third = world.queues.queue(&QueueName::new("third").unwrap()).await;
     assert!(matches!(third, Err(Error::TooManyQueues { capacity: 2 })));
     assert!(world.queues.queue(&QueueName::new("q").unwrap()).await.is_ok());
-    assert_eq!(world.queues.list().len(), 2);
+    assert_eq!(world.queues.list().await.unwrap().len(), 2);
 }
 
 pub async fn history_is_bounded(open: impl Fn(Config) -> Opening + 'static) {

@@ -105,7 +105,7 @@ pub async fn stats_count_every_state(open: impl Fn(Config) -> Opening + 'static)
 
 pub async fn subscribers_see_what_happens(open: impl Fn(Config) -> Opening + 'static) {
     let world = World::new(open, |_| {}).await;
-    let mut events = world.queue.subscribe();
+    let mut events = world.queue.subscribe().await.unwrap();
     let id = world.push(job("k")).await;
     let lease = world.one().await.lease;
     let update = tidegate_queue::Progress { lease, progress: 0.5, note: None };
@@ -129,12 +129,12 @@ pub async fn a_follower_hears_of_its_job_only(open: impl Fn(Config) -> Opening +
     let world = World::new(open, |_| {}).await;
     let mine = world.queue.push(job("k").priority(1)).await.unwrap().id;
     world.push(job("other")).await;
-    let mut follower = world.queue.follow(&mine);
+    let mut follower = world.queue.follow(&mine).await.unwrap();
     for claimed in world.claim(2).await {
         world.complete(claimed.lease).await;
     }
     for change in [Change::Claimed, Change::Completed] {
-        let event = follower.try_recv().unwrap();
+        let event = follower.recv().await.unwrap();
         assert_eq!((event.id, event.change), (mine.clone(), change));
     }
     assert!(follower.try_recv().is_err());

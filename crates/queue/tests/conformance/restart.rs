@@ -116,14 +116,14 @@ pub async fn the_dead_letter_set_survives_a_restart(open: impl Fn(Config) -> Ope
 pub async fn a_start_that_forgot_others_uses_none_of_their_numbers(open: impl Fn(Config) -> Opening + 'static) {
     // Two histories that know nothing of each other, as before and after a backup was put back.
     let mut world = World::new(open, |_| {}).await;
-    world.push(job("k")).await;
+    let first = world.push(job("k")).await;
     let lease = world.one().await.lease;
-    let before = world.clock.now();
     world.clock.advance(secs(1));
     world.restart().await;
     world.switch("q2").await;
-    let pushed = world.queue.push(job("k")).await.unwrap();
-    let number = pushed.id.to_string().rsplit_once('-').map(|(_, hex)| u64::from_str_radix(hex, 16).unwrap()).unwrap();
-    assert!(number >> 32 > u64::try_from(before.0 / 1000).unwrap(), "numbers start above those of any earlier second");
-    assert_ne!(world.one().await.lease, lease);
+    let second = world.push(job("k")).await;
+    let number = |id: &str| id.rsplit_once('-').map(|(_, hex)| u64::from_str_radix(hex, 16).unwrap()).unwrap();
+    assert!(number(&second) > number(&first) + 1000, "numbers start above those of any earlier second");
+    let number_of_grant = |lease: tidegate_queue::Lease| lease.to_string().rsplit_once('.').unwrap().1.to_owned();
+    assert_ne!(number_of_grant(world.one().await.lease), number_of_grant(lease));
 }

@@ -73,9 +73,9 @@ fn name(name: &str) -> Result<QueueName, Problem> {
     QueueName::new(name).map_err(|error| Problem::field("queue", error.to_string()))
 }
 
-fn find(app: &App, queue: &str) -> Result<Queue, Problem> {
+async fn find(app: &App, queue: &str) -> Result<Queue, Problem> {
     let name = name(queue)?;
-    app.queues.find(&name).ok_or_else(|| {
+    app.queues.find(&name).await?.ok_or_else(|| {
         Problem::new(Code::QueueNotFound, format!("There is no queue {name}; one is made by its first job or claim."))
     })
 }
@@ -94,14 +94,14 @@ pub(crate) async fn queue(
     State(app): State<Arc<App>>,
     Path(queue): Path<String>,
 ) -> Result<Success<QueueView>, Problem> {
-    Ok(ok(find(&app, &queue)?.stats().await?.into()))
+    Ok(ok(find(&app, &queue).await?.stats().await?.into()))
 }
 
 /// Holds off claims until it is resumed; running jobs go on. Survives a restart.
 #[utoipa::path(post, path = "/api/queues/{queue}/pause", tag = "queues", params(("queue" = String, Path, description = "The queue's name.")),
     responses((status = 200, body = Envelope<Pausing>), (status = 404, body = ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(crate) async fn pause(State(app): State<Arc<App>>, Path(queue): Path<String>) -> Result<Success<Pausing>, Problem> {
-    find(&app, &queue)?.pause().await?;
+    find(&app, &queue).await?.pause().await?;
     Ok(ok(Pausing { queue, paused: true }))
 }
 
@@ -112,7 +112,7 @@ pub(crate) async fn resume(
     State(app): State<Arc<App>>,
     Path(queue): Path<String>,
 ) -> Result<Success<Pausing>, Problem> {
-    find(&app, &queue)?.resume().await?;
+    find(&app, &queue).await?.resume().await?;
     Ok(ok(Pausing { queue, paused: false }))
 }
 
@@ -125,7 +125,7 @@ pub(crate) async fn purge(
     Path(queue): Path<String>,
     Query(purge): Query<Purge>,
 ) -> Result<Success<Purged>, Problem> {
-    let deleted = find(&app, &queue)?.purge(purge.status.state()).await?;
+    let deleted = find(&app, &queue).await?.purge(purge.status.state()).await?;
     tracing::info!(queue, status = ?purge.status, deleted, "purged");
     Ok(ok(Purged { deleted }))
 }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use http::header;
-use tidegate_queue::{Change, Error, Job, JobId, State, Transition};
+use tidegate_queue::{Change, Error, Job, JobId, Queue, State, Transition};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::identity;
@@ -36,15 +36,15 @@ pub(crate) async fn events(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let id = identity(&id)?;
-    let queue = app.queues.find(id.queue()).ok_or_else(|| Error::JobNotFound { id: id.clone() })?;
+    let queue = app.queues.find(id.queue()).await?.ok_or_else(|| Error::JobNotFound { id: id.clone() })?;
     let seat = app.followers.take().ok_or_else(|| {
         let detail = format!("The server already has {} event streams open, its limit.", app.followers.max());
         Problem::new(Code::Overloaded, detail).retry_after(RETRY_AFTER)
     })?;
     // First subscribe, then look: what happens in between is seen twice rather than not at all.
-    let changes = queue.follow(&id);
+    let changes = queue.follow(&id).await?;
     let last = app.queues.look(&id).await?;
-    let mut follower = Follower { app, id, changes, last, shown: Bytes::new(), has_ended: false, _seat: seat };
+    let mut follower = Follower { app, queue, id, changes, last, shown: Bytes::new(), has_ended: false, _seat: seat };
     let first = follower.look("state").await?;
     let frames = stream::unfold((follower, first), |(mut follower, ready)| async move {
         let frame = match ready {
@@ -66,6 +66,7 @@ pub(crate) async fn events(
 /// Until the job has ended it looks at what is small of it: a job of megabytes is read once, not with every progress.
 struct Follower {
     app: Arc<App>,
+    queue: Queue,
     id: JobId,
     changes: Receiver<Transition>,
     /// The job without what is large, for the last frame of one that is kept no longer than it runs.
@@ -87,7 +88,11 @@ impl Follower {
             };
             let (event, end) = match change {
                 Err(_) => return Some(Bytes::from_static(b": alive\n\n")),
-                Ok(Err(RecvError::Closed)) => return None,
+                // The link to Redis was lost: follow anew before looking.
+                Ok(Err(RecvError::Closed)) => {
+                    self.changes = self.queue.follow(&self.id).await.ok()?;
+                    ("state", None)
+                }
                 // What was missed may have been the end: look again.
                 Ok(Err(RecvError::Lagged(_))) => ("state", None),
                 Ok(Ok(Transition { change: Change::Pruned, .. })) => return None,

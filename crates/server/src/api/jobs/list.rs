@@ -76,7 +76,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, Query(wanted): Query<Wante
         return Err(Problem::field("limit", format!("1 to {LIMIT_MAX}")));
     }
     let cursor = wanted.cursor.as_deref().map(Cursor::parse).transpose()?;
-    let queues = queues(&app, wanted.queue.as_deref(), cursor.as_ref())?;
+    let queues = queues(&app, wanted.queue.as_deref(), cursor.as_ref()).await?;
     let mut filter = JobFilter {
         state: wanted.status.map(Status::state),
         kind: wanted.job_type.map(Into::into),
@@ -106,15 +106,15 @@ pub(crate) async fn list(State(app): State<Arc<App>>, Query(wanted): Query<Wante
 }
 
 /// The queues to look into, from the cursor's on.
-fn queues(app: &App, only: Option<&str>, cursor: Option<&Cursor>) -> Result<Vec<Queue>, Problem> {
+async fn queues(app: &App, only: Option<&str>, cursor: Option<&Cursor>) -> Result<Vec<Queue>, Problem> {
     if let Some(only) = only {
         let name = QueueName::new(only).map_err(|error| Problem::field("queue", error.to_string()))?;
         if cursor.is_some_and(|cursor| cursor.queue != name) {
             return Err(Problem::field("cursor", "belongs to another queue"));
         }
-        return Ok(app.queues.find(&name).into_iter().collect());
+        return Ok(app.queues.find(&name).await?.into_iter().collect());
     }
-    let mut queues = app.queues.list();
+    let mut queues = app.queues.list().await?;
     queues.retain(|queue| cursor.is_none_or(|cursor| *queue.name() >= cursor.queue));
     Ok(queues)
 }

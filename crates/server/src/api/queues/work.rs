@@ -182,7 +182,7 @@ pub(crate) async fn beat(
         }
     }
     let worker = Worker::remote(worker);
-    let beat = match app.queues.find(&name(&queue)?) {
+    let beat = match app.queues.find(&name(&queue)?).await? {
         Some(queue) => queue.beat(&worker, &known).await?,
         // A name written wrongly must not make a queue; whoever holds these leases holds nothing there.
         None => Beat { lease: app.queues.lease(), cancelled: Vec::new(), stale: known, paused: false },
@@ -379,7 +379,7 @@ pub(crate) async fn progress(
             })
         })
         .collect();
-    let outcomes = match app.queues.find(&name(&queue)?) {
+    let outcomes = match app.queues.find(&name(&queue)?).await? {
         Some(queue) => fenced(updates, |updates| queue.progress(updates)).await?,
         None => vec![Outcome::Stale; updates.len()],
     };
@@ -393,7 +393,7 @@ async fn finished(
     claim: Option<Claim>,
 ) -> Result<Success<Outcomes>, Problem> {
     let name = name(queue)?;
-    let outcomes = match app.queues.find(&name) {
+    let outcomes = match app.queues.find(&name).await? {
         Some(queue) => fenced(finishes, |finishes| queue.finish(finishes)).await?,
         None => vec![Outcome::Stale; finishes.len()],
     };

@@ -13,7 +13,7 @@ const LAG: usize = 16;
 
 /// Followers by the number of their job.
 #[derive(Default)]
-pub(super) struct Followers {
+pub(crate) struct Followers {
     /// Locked to look up one job; each job's channel goes with its last follower, at the next look at it or at a sweep.
     by_number: Mutex<HashMap<u64, broadcast::Sender<Transition>>>,
     /// How many jobs are followed, so that a queue without followers pays nothing.
@@ -21,11 +21,11 @@ pub(super) struct Followers {
 }
 
 impl Followers {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.jobs.load(Ordering::Acquire) == 0
     }
 
-    pub(super) fn follow(&self, number: u64) -> broadcast::Receiver<Transition> {
+    pub(crate) fn follow(&self, number: u64) -> broadcast::Receiver<Transition> {
         let mut jobs = self.lock();
         // Jobs whose followers have left are let go before the map would grow.
         if jobs.len() == jobs.capacity() {
@@ -36,7 +36,7 @@ impl Followers {
         receiver
     }
 
-    pub(super) fn tell(&self, number: u64, transition: &Transition) {
+    pub(crate) fn tell(&self, number: u64, transition: &Transition) {
         if self.is_empty() {
             return;
         }
@@ -45,6 +45,22 @@ impl Followers {
         if job.send(transition.clone()).is_err() {
             jobs.remove(&number);
             self.jobs.store(jobs.len(), Ordering::Release);
+        }
+    }
+
+    /// Ends every receiver: something was missed.
+    pub(crate) fn end_all(&self) {
+        self.lock().clear();
+        self.jobs.store(0, Ordering::Release);
+    }
+
+    /// Whether nobody follows any job.
+    pub(crate) fn nobody(&self) -> bool {
+        self.is_empty() || {
+            let mut jobs = self.lock();
+            jobs.retain(|_, job| job.receiver_count() > 0);
+            self.jobs.store(jobs.len(), Ordering::Release);
+            jobs.is_empty()
         }
     }
 

@@ -25,21 +25,21 @@ const CHANGES: [&str; 12] = [
 const STATES: [&str; 7] = ["scheduled", "available", "running", "retryable", "completed", "cancelled", "discarded"];
 
 /// The series of one queue.
-pub(super) struct Meters {
+pub(crate) struct Meters {
     changes: [Counter; 12],
     states: [Gauge; 7],
     bytes: Gauge,
     oldest: Gauge,
     waiting: Gauge,
-    pub(super) rejected: Counter,
-    pub(super) duplicates: Counter,
-    pub(super) stale: Counter,
-    pub(super) idempotency_forgotten: Gauge,
-    pub(super) wait: Timer,
+    pub(crate) rejected: Counter,
+    pub(crate) duplicates: Counter,
+    pub(crate) stale: Counter,
+    pub(crate) idempotency_forgotten: Gauge,
+    pub(crate) wait: Timer,
 }
 
 impl Meters {
-    pub(super) fn new(registry: &Registry, queue: &str) -> Self {
+    pub(crate) fn new(registry: &Registry, queue: &str) -> Self {
         let label = [("queue", queue)];
         let counter = |name, help| registry.counter_with(name, help, &label);
         let gauge = |name, help| registry.gauge_with(name, help, &label);
@@ -66,13 +66,13 @@ impl Meters {
         }
     }
 
-    pub(super) fn count(&self, change: &Change) {
+    pub(crate) fn count(&self, change: &Change, times: u64) {
         if let Some(code) = change_code(change) {
-            self.changes[usize::from(code)].inc();
+            self.changes[usize::from(code)].add(times);
         }
     }
 
-    pub(super) fn show(&self, stats: &QueueStats) {
+    pub(crate) fn show(&self, stats: &QueueStats) {
         for (state, gauge) in State::ALL.iter().zip(&self.states) {
             gauge.set(stats.counts.of(*state) as f64);
         }

@@ -1,0 +1,130 @@
+//! What a queue hears from Redis without asking: that there is something to claim, and which running job should stop.
+//!
+//! Whoever found nothing to claim says so in the same call; whoever makes something claimable then sends one message. While
+//! the link that brings it is up and no message has come, the queue is known to be empty, and further claims need not ask.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tidegate_redis_ops::Signal;
+use tokio::sync::{Notify, broadcast};
+
+use super::queue::Shared;
+use crate::JobId;
+
+/// Cancels a receiver may be behind; beats bring what it missed.
+const CANCELS_LAG: usize = 1024;
+
+/// The ear of a queue.
+#[derive(Default)]
+pub(super) struct Watch {
+    has_begun: AtomicBool,
+    /// The link is up.
+    live: AtomicBool,
+    /// Counts everything that may have made something claimable.
+    news: AtomicU64,
+    /// The news when it was found empty.
+    empty_at: AtomicU64,
+    /// Rung with every piece of news.
+    pub(super) arrivals: Notify,
+    cancels: OnceLock<broadcast::Sender<JobId>>,
+}
+
+impl Watch {
+    /// What has been heard so far; to be read before a call that finds the queue empty.
+    pub(super) fn news(&self) -> u64 {
+        self.news.load(Ordering::SeqCst)
+    }
+
+    /// Somebody asked after `news` and got less than was wanted; Redis will tell when there is more.
+    pub(super) fn found_empty(&self, news: u64) {
+        if self.live.load(Ordering::SeqCst) {
+            // 0 means never.
+            self.empty_at.store(news + 1, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether there is certainly nothing to claim.
+    pub(super) fn is_empty(&self) -> bool {
+        self.live.load(Ordering::SeqCst) && self.empty_at.load(Ordering::SeqCst) == self.news() + 1
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.live.load(Ordering::SeqCst)
+    }
+
+    /// There may be something to claim now.
+    pub(super) fn ring(&self) {
+        self.news.fetch_add(1, Ordering::SeqCst);
+        self.arrivals.notify_waiters();
+    }
+
+    fn set_live(&self, live: bool) {
+        self.live.store(live, Ordering::SeqCst);
+        self.ring();
+    }
+
+    pub(super) fn cancels(&self) -> broadcast::Receiver<JobId> {
+        self.cancels.get_or_init(|| broadcast::channel(CANCELS_LAG).0).subscribe()
+    }
+}
+
+impl Shared {
+    /// Begins to listen, once.
+    pub(super) fn listen(self: &Arc<Self>) {
+        if !self.watch.has_begun.swap(true, Ordering::SeqCst) {
+            let subscription = self.redis.subscribe(self.keys.wake());
+            let (shared, closed) = (Arc::downgrade(self), self.closed.clone());
+            let listening = async move {
+                let mut subscription = subscription;
+                while let Some(shared) = next(&mut subscription, &shared).await {
+                    drop(shared);
+                }
+            };
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    () = closed.cancelled() => {}
+                    () = listening => {}
+                }
+            });
+        }
+    }
+
+    fn hear(&self, signal: Signal) {
+        match signal {
+            Signal::Subscribed => self.watch.set_live(true),
+            Signal::Lost => self.watch.set_live(false),
+            Signal::Missed => self.watch.ring(),
+            Signal::Message(message) => match message.split_first() {
+                // A push of this process has rung here itself.
+                Some((b'w', who)) if who == self.process.as_bytes() => {}
+                Some((b'w', _)) => self.watch.ring(),
+                Some((b'c', id)) if id.len() == 6 => {
+                    let number = id.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+                    if let Some(cancels) = self.watch.cancels.get() {
+                        // Nobody may be left to hear it.
+                        let _ = cancels.send(self.id(number));
+                    }
+                }
+                _ => tracing::warn!(queue = %self.name, "a message of an unknown kind on the wake-up channel"),
+            },
+        }
+    }
+
+    /// How long a claim may wait without asking again while no message can come.
+    pub(super) fn deaf_wait(&self) -> Duration {
+        self.config.lease / 5
+    }
+}
+
+/// Hears one signal; `None` when the queue is gone.
+async fn next(
+    subscription: &mut tidegate_redis_ops::Subscription,
+    shared: &std::sync::Weak<Shared>,
+) -> Option<Arc<Shared>> {
+    let signal = subscription.next().await;
+    let shared = shared.upgrade()?;
+    shared.hear(signal);
+    Some(shared)
+}
