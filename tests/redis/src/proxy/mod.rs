@@ -213,7 +213,7 @@ impl House {
             tokio::select! {
                 biased;
                 order = orders.recv() => {
-                    let Some((order, done)) = order else { return };
+                    let Some((order, done)) = order else { return close(&mut listener) };
                     self.obey(order, &mut listener, &mut links).await;
                     let _ = done.send(());
                 }
@@ -236,13 +236,22 @@ impl House {
                 self.killed.send_replace(ending);
                 while links.join_next().await.is_some() {}
             }
-            Order::Refuse => *listener = None,
+            Order::Refuse => close(listener),
             Order::Accept if listener.is_some() => {}
             Order::Accept => {
                 let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await;
                 *listener = Some(bound.expect("the proxy's port is still free"));
             }
         }
+    }
+}
+
+/// Closing alone is not enough: a process that is just being started elsewhere in this program holds a copy of the
+/// socket for a moment, and would go on listening.
+fn close(listener: &mut Option<TcpListener>) {
+    if let Some(listener) = listener.take() {
+        // Systems that cannot do this to a listener say so; there the moment remains.
+        let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
     }
 }
 

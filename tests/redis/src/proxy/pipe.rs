@@ -86,7 +86,6 @@ impl Pipe {
                 self.is_shut = true;
             }
             if let Some(ending) = self.forward(&way, &mut sink).await? {
-                self.shared.traffic.cuts.fetch_add(1, Ordering::Relaxed);
                 return Ok(End::Cut(ending));
             }
             if is_at_end && self.queue.is_empty() && !way.is_blackhole && !way.is_stalled {
@@ -142,8 +141,9 @@ impl Pipe {
                 continue;
             }
             let ending = self.limited(way, &mut slice);
-            sink.write_all(&slice).await?;
+            // Counted first, so that whoever has received a byte finds it counted.
             self.count(slice.len());
+            sink.write_all(&slice).await?;
             if ending.is_some() {
                 return Ok(ending);
             }
@@ -179,6 +179,7 @@ impl Pipe {
         };
         let allowed = usize::try_from(limit.saturating_sub(self.passed)).unwrap_or(usize::MAX);
         slice.truncate(allowed);
+        self.shared.traffic.cuts.fetch_add(1, Ordering::Relaxed);
         Some(ending)
     }
 
