@@ -52,8 +52,11 @@ impl Cluster {
     }
 
     async fn form(&self) {
+        // A node takes an epoch only while it knows no other.
         for (at, node) in self.nodes.iter().enumerate() {
             node.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &(at + 1).to_string()]).await;
+        }
+        for (at, node) in self.nodes.iter().enumerate() {
             if at < PRIMARIES {
                 let slots = (SLOTS * at / PRIMARIES..SLOTS * (at + 1) / PRIMARIES).map(|slot| slot.to_string());
                 let words: Vec<String> = ["CLUSTER", "ADDSLOTS"].map(str::to_owned).into_iter().chain(slots).collect();

@@ -127,22 +127,20 @@ impl Sentinel {
     /// # Panics
     /// When that takes longer than 60 s.
     pub async fn wait_until_healthy(&self) {
-        wait::until_true("the sentinels know each other and the replica", FORMED, || async {
+        let healthy = || async {
             for sentinel in &self.sentinels {
-                let state = sentinel.asked(&["SENTINEL", "MASTER", NAME]).await;
-                let lines: Vec<&str> = state.lines().collect();
-                let has = |name: &str, value: &str| lines.windows(2).any(|pair| pair == [name, value]);
-                if !(has("flags", "master") && has("num-other-sentinels", "2") && has("num-slaves", "1")) {
-                    return false;
-                }
-                let replicas = sentinel.asked(&["SENTINEL", "REPLICAS", NAME]).await;
-                if !replicas.contains("master-link-status\nok") || replicas.contains("_down") {
-                    return false;
-                }
+                is_content(sentinel).await.then_some(())?;
             }
-            true
-        })
-        .await;
+            Some(())
+        };
+        if wait::until(FORMED, healthy).await.is_none() {
+            let mut states = String::new();
+            for sentinel in &self.sentinels {
+                states += &views(sentinel).await.concat();
+                states += &sentinel.log();
+            }
+            panic!("the sentinels do not see each other and a replica that follows within {FORMED:?}:\n{states}");
+        }
     }
 
     /// The running server that all Sentinels call primary.
@@ -156,6 +154,20 @@ impl Sentinel {
         let [port] = ports.as_slice() else { return None };
         self.servers.iter().find(|server| server.port() == *port && server.is_running())
     }
+}
+
+/// What a Sentinel thinks of the primary and of its replicas.
+async fn views(sentinel: &Server) -> [String; 2] {
+    let primary = sentinel.asked(&["SENTINEL", "MASTER", NAME]).await;
+    [primary, sentinel.asked(&["SENTINEL", "REPLICAS", NAME]).await]
+}
+
+async fn is_content(sentinel: &Server) -> bool {
+    let [primary, replicas] = views(sentinel).await;
+    let lines: Vec<&str> = primary.lines().collect();
+    let has = |name: &str, value: &str| lines.windows(2).any(|pair| pair == [name, value]);
+    let sees_all = has("flags", "master") && has("num-other-sentinels", "2") && has("num-slaves", "1");
+    sees_all && replicas.contains("master-link-status\nok") && !replicas.contains("_down")
 }
 
 fn sentinel_of(port: u16) -> Builder {

@@ -3,8 +3,11 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-/// 5 ms: a server starts in 20 to 50.
+/// 5 ms at first: a server starts in 20 to 50.
 const POLL: Duration = Duration::from_millis(5);
+
+/// 40 ms later: what takes seconds is not helped by questions that keep six processes busy.
+const POLL_MAX: Duration = Duration::from_millis(40);
 
 /// Asks `probe` until it answers `Some`; `None` when `limit` is over.
 pub(crate) async fn until<T, F>(limit: Duration, mut probe: impl FnMut() -> F) -> Option<T>
@@ -12,6 +15,7 @@ where
     F: Future<Output = Option<T>>,
 {
     let start = Instant::now();
+    let mut pause = POLL;
     loop {
         if let Some(found) = probe().await {
             return Some(found);
@@ -19,7 +23,8 @@ where
         if start.elapsed() >= limit {
             return None;
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(pause).await;
+        pause = POLL_MAX.min(pause + pause / 8);
     }
 }
 
