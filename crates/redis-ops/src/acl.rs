@@ -28,6 +28,7 @@ pub(crate) const COMMANDS: &[(&str, &[&str])] = &[
             "zrank",
             "zrange",
             "zrangebyscore",
+            "zrangebylex",
             "zrevrangebyscore",
             "zrangestore",
             "zpopmin",

@@ -55,7 +55,7 @@ impl Lane {
         stop: CancellationToken,
     ) {
         let mut backoff = Backoff::new(core.config.reconnect_min, core.config.reconnect_max);
-        let mut again = first.is_none() && address.is_none();
+        let mut again = false;
         loop {
             let stream = match first.take() {
                 Some(stream) => stream,

@@ -91,19 +91,20 @@ impl Node {
 }
 
 impl Link {
-    /// A link to one server over `first` and more connections like it.
-    pub(crate) fn single(core: Arc<Core>, first: Stream) -> Arc<Self> {
+    /// A link to one server over `first` and more connections like it, which it waits for a moment.
+    pub(crate) async fn single(core: Arc<Core>, first: Stream) -> Arc<Self> {
         let node = Node::open(&core, None, Some(first));
         let table = Table { slots: None, nodes: vec![node.clone()] };
-        Arc::new(Self::new(core, Some(node), table))
+        let link = Arc::new(Self::new(core, Some(node), table));
+        link.wait_for_all(link.core.config.grace).await;
+        link
     }
 
     /// A link to all primaries of a cluster. Errors: whatever keeps us from learning who they are.
     pub(crate) async fn cluster(core: Arc<Core>) -> Result<Arc<Self>, Error> {
         let link = Arc::new(Self::new(core, None, Table::default()));
         link.look().await?;
-        let limit = Instant::now() + link.core.config.connect_timeout;
-        while !link.all_up() && link.wait_for_connection(limit).await {}
+        link.wait_for_all(link.core.config.connect_timeout).await;
         if link.table.read().nodes.iter().all(|node| !node.is_up()) {
             return Err(Error::not_connected("no primary of the cluster could be reached"));
         }
@@ -155,25 +156,9 @@ impl Link {
 
     /// One request to one node; waits a moment for a connection that is just being made.
     pub(crate) async fn call_node(&self, node: &Node, request: Request<'_>, asking: bool) -> Result<Value, Error> {
-        let mut limit = None;
-        let (answer, lane) = loop {
-            let mut came_up = None;
-            if limit.is_some() {
-                came_up = Some(self.core.came_up.subscribe());
-            }
-            match node.send(request, asking) {
-                Ok(sent) => break sent,
-                Err(_) if self.core.closing.is_cancelled() => return Err(Error::closed()),
-                Err(error) if error.code() != "DISCONNECTED" => return Err(error),
-                Err(error) => {
-                    let limit = *limit.get_or_insert_with(|| Instant::now() + self.core.config.grace);
-                    if let Some(mut came_up) = came_up
-                        && timeout_at(limit, came_up.changed()).await.is_err()
-                    {
-                        return Err(error);
-                    }
-                }
-            }
+        let (answer, lane) = match node.send(request, asking) {
+            Err(error) if error.code() == "DISCONNECTED" => self.send_soon(node, request, asking).await?,
+            sent => sent?,
         };
         let reply = answer.await.unwrap_or_else(|_| Err(Error::lost("the connection's task ended")));
         reply.inspect_err(|error| {
@@ -183,22 +168,53 @@ impl Link {
         })
     }
 
-    /// The node that owns a slot; without a slot any that is up.
-    async fn owner(&self, slot: Option<u16>) -> Result<Arc<Node>, Error> {
+    /// As [`Node::send`], as soon as a connection comes up; gives up after the grace.
+    async fn send_soon<'a>(
+        &self,
+        node: &'a Node,
+        request: Request<'_>,
+        asking: bool,
+    ) -> Result<(Answer, &'a Lane), Error> {
         let limit = Instant::now() + self.core.config.grace;
+        let mut came_up = self.core.came_up.subscribe();
         loop {
-            let table = self.table.read().clone();
-            let found = match slot {
-                Some(slot) => table.slots.as_ref().and_then(|slots| slots.owner(slot)).map(|at| &table.nodes[at]),
-                None => self.any(&table.nodes),
-            };
-            if let Some(node) = found {
-                return Ok(node.clone());
+            if self.core.closing.is_cancelled() {
+                return Err(Error::closed());
             }
+            match node.send(request, asking) {
+                Err(error) if error.code() == "DISCONNECTED" => {
+                    if timeout_at(limit, came_up.changed()).await.is_err() {
+                        return Err(error);
+                    }
+                }
+                sent => return sent,
+            }
+        }
+    }
+
+    /// The node that owns a slot; without a slot any that is up. Waits a moment for one.
+    async fn owner(&self, slot: Option<u16>) -> Result<Arc<Node>, Error> {
+        if let Some(node) = self.find(slot) {
+            return Ok(node);
+        }
+        let limit = Instant::now() + self.core.config.grace;
+        let mut came_up = self.core.came_up.subscribe();
+        loop {
             self.core.table_stale.notify_one();
-            if !self.wait_for_connection(limit).await {
+            if let Some(node) = self.find(slot) {
+                return Ok(node);
+            }
+            if timeout_at(limit, came_up.changed()).await.is_err() {
                 return Err(Error::not_connected("no node of the cluster serves this key now"));
             }
+        }
+    }
+
+    fn find(&self, slot: Option<u16>) -> Option<Arc<Node>> {
+        let table = self.table.read();
+        match slot {
+            Some(slot) => table.slots.as_ref()?.owner(slot).map(|at| table.nodes[at].clone()),
+            None => self.any(&table.nodes).cloned(),
         }
     }
 
@@ -208,10 +224,15 @@ impl Link {
         in_turn.into_iter().find(|node| node.is_up())
     }
 
-    /// Whether a connection came up before `limit`.
-    async fn wait_for_connection(&self, limit: Instant) -> bool {
-        let mut came_up = self.core.came_up.subscribe();
-        timeout_at(limit, came_up.changed()).await.is_ok()
+    async fn wait_for_all(&self, patience: Duration) {
+        let limit = Instant::now() + patience;
+        loop {
+            let mut came_up = self.core.came_up.subscribe();
+            let all = self.primaries().iter().all(|node| node.lanes.iter().all(|lane| lane.connection().is_some()));
+            if all || timeout_at(limit, came_up.changed()).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// All primaries.
@@ -278,7 +299,12 @@ impl Link {
             }
             stays
         });
-        *self.table.write() = Arc::new(Table { slots: Some(slots), nodes });
+        let before = std::mem::replace(&mut *self.table.write(), Arc::new(Table { slots: Some(slots), nodes }));
+        let known = |node: &Arc<Node>| before.nodes.iter().any(|other| other.address == node.address);
+        if !before.nodes.is_empty() && !self.primaries().iter().all(known) {
+            // Another primary, other settings perhaps.
+            self.core.reconnects.send_modify(|count| *count += 1);
+        }
         // Those who wait for an owner look again.
         self.core.came_up.send_modify(|count| *count += 1);
         Ok(())

@@ -84,7 +84,7 @@ impl Redis {
         let closing = core.closing.clone().drop_guard();
         let link = match topology {
             "cluster" => Link::cluster(core).await?,
-            _ => Link::single(core, stream),
+            _ => Link::single(core, stream).await,
         };
         let facts = facts::read(&link, version).await?;
         for warning in &facts.warnings {

@@ -7,9 +7,11 @@ use parking_lot::Mutex;
 use tidegate_redis_ops::Coalescer;
 use tokio::sync::Semaphore;
 
+type Batches = Arc<Mutex<Vec<Vec<usize>>>>;
+
 /// A coalescer whose batches wait for the gate, and the batches it ran.
-fn gated(room: usize) -> (Coalescer<usize, usize>, Arc<Semaphore>, Arc<Mutex<Vec<Vec<usize>>>>) {
-    let (gate, batches) = (Arc::new(Semaphore::new(0)), Arc::<Mutex<Vec<Vec<usize>>>>::default());
+fn gated(room: usize) -> (Coalescer<usize, usize>, Arc<Semaphore>, Batches) {
+    let (gate, batches) = (Arc::new(Semaphore::new(0)), Batches::default());
     let coalescer = Coalescer::new(room, |item| *item, {
         let (gate, batches) = (gate.clone(), batches.clone());
         move |items: Vec<usize>| {

@@ -1,5 +1,7 @@
 //! What this crate promises, kept against real servers.
 
+#![allow(clippy::unwrap_used)]
+
 mod coalescing;
 mod duplicates;
 mod everywhere;
