@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use tidegate_metrics::Registry;
 use tidegate_queue::Queues;
-use tidegate_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::answers::Answers;
 use crate::auth::Auth;
+use crate::backend::Backend;
 use crate::body::{Bodies, BodyBounds};
 use crate::browser::Hosts;
 use crate::config::Config;
@@ -31,7 +31,7 @@ pub(crate) struct App {
     /// Of event streams.
     pub(crate) followers: Seats,
     pub(crate) queues: Queues,
-    pub(crate) store: Shown<Store>,
+    pub(crate) backend: Shown<Backend>,
     pub(crate) registry: Shown<Registry>,
     /// Cancelled when the drain begins: waits end, streams close.
     pub(crate) draining: CancellationToken,
@@ -46,7 +46,7 @@ pub(crate) struct Parts {
     pub(crate) auth: Auth,
     pub(crate) hosts: Hosts,
     pub(crate) queues: Queues,
-    pub(crate) store: Store,
+    pub(crate) backend: Backend,
     pub(crate) registry: Registry,
     pub(crate) draining: CancellationToken,
 }
@@ -70,7 +70,7 @@ impl<T> std::ops::Deref for Shown<T> {
 
 impl App {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, auth, hosts, queues, store, registry, draining } = parts;
+        let Parts { config, auth, hosts, queues, backend, registry, draining } = parts;
         let bodies = Bodies::new(BodyBounds {
             one_max: config.body_bytes_max.as_usize(),
             all_max: config.bodies_bytes_max.as_usize(),
@@ -88,7 +88,7 @@ impl App {
             waiting_claims,
             followers,
             queues,
-            store: Shown(store),
+            backend: Shown(backend),
             registry: Shown(registry),
             draining,
             started: Instant::now(),

@@ -17,7 +17,7 @@ use tidegate_queue::QueueName;
 
 pub use docs::{markdown, toml as to_toml};
 pub use resolve::{ConfigError, Flags, Origin, Resolved, resolve};
-pub use value::{Bounds, Bytes, Durability, Hosts, Listen, LogFormat, Overflow, RedisUrl, Value};
+pub use value::{Bounds, Bytes, Durability, Hosts, Listen, LogFormat, Overflow, RedisPrefix, RedisUrl, Value};
 
 /// One row of the table.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct Setting {
     pub help: &'static str,
     /// What is accepted, in words.
     pub accepts: fn(Bounds) -> String,
+    /// Why a text is refused, in words.
+    pub refusal: fn(&str, Bounds) -> String,
     /// Limits of a number; the type decides what it counts.
     pub bounds: Bounds,
     /// A switch: its flag needs no value.
@@ -44,6 +46,11 @@ impl Setting {
     /// The flag without its dashes: `token-file`.
     pub fn flag(&self) -> String {
         self.key.replace('_', "-")
+    }
+
+    /// Another name in the environment, which counts when [`env`](Self::env) is not set: `BLOCKING_POOL_MIN`.
+    pub fn env_alias(&self) -> Option<&'static str> {
+        self.env.strip_prefix("REDIS_").filter(|name| name.starts_with("BLOCKING_POOL_"))
     }
 }
 
@@ -64,6 +71,7 @@ macro_rules! settings {
             default: $default,
             help: $help,
             accepts: <$type as Value>::accepts,
+            refusal: <$type as Value>::refusal,
             bounds: Bounds { min: $min, max: $max },
             is_switch: <$type as Value>::IS_SWITCH,
             section: $section,
@@ -102,11 +110,25 @@ settings! {
         hosts: Hosts = "", "TIDEGATE_HOSTS", NONE => NONE, "Further host names this server answers for, besides loopback names and the listen address.";
     }
     "Where jobs are kept" {
+        redis: RedisUrl = "", "REDIS_URL", NONE => NONE, "Redis to keep jobs in, shared by any number of servers, instead of the embedded store: see [several servers](servers.md).";
+        redis_prefix: RedisPrefix = "tidegate", "TIDEGATE_REDIS_PREFIX", NONE => NONE, "What the names of keys and channels on Redis begin with: servers with the same one share their queues.";
         data: PathBuf = "./tidegate-data", "TIDEGATE_DATA", NONE => NONE, "Folder of the embedded store. One process at a time may use it.";
         durability: Durability = "sync", "TIDEGATE_DURABILITY", NONE => NONE, "When a write is answered: `sync` after fsync, `everysec` before (up to 1 s may be lost with the machine), `memory` keeps nothing.";
         disk_reserve: Bytes = "64MiB", "TIDEGATE_DISK_RESERVE", NONE => 1024 * GIB, "Free space below which nothing new is accepted (503), so that work in progress can still end.";
         repair: bool = "false", "TIDEGATE_REPAIR", NONE => NONE, "Set damaged records aside at the start instead of refusing to start.";
-        redis: RedisUrl = "", "REDIS_URL", NONE => NONE, "Redis to keep jobs in. Not available in this version: leave it unset.";
+    }
+    "Connections to Redis" {
+        redis_pool_min: usize = "2", "REDIS_POOL_MIN", 1 => 1000, "Connections kept open, per node in a cluster; all calls share them.";
+        redis_pool_max: usize = "10", "REDIS_POOL_MAX", 1 => 1000, "Connections at most, per node in a cluster, at least redis_pool_min. More than two bring nothing: they are shared, not lent.";
+        redis_pool_acquire_timeout: Duration = "5s", "REDIS_POOL_ACQUIRE_TIMEOUT", 100 => HOUR, "How long a call to Redis waits; no call ever waits for a connection of its own, so this is the time for its reply.";
+        redis_pool_idle_timeout: Duration = "30s", "REDIS_POOL_IDLE_TIMEOUT", 1 => 24 * HOUR, "Accepted and without effect: shared connections stay open.";
+        redis_pool_health_check_interval: Duration = "15s", "REDIS_POOL_HEALTH_CHECK_INTERVAL", 100 => HOUR, "How often an idle connection is asked for a sign of life.";
+        redis_blocking_pool_min: usize = "5", "REDIS_BLOCKING_POOL_MIN", 0 => 1000, "Connections for blocking reads kept open. Used by event streams, which are not part of this version.";
+        redis_blocking_pool_max: usize = "50", "REDIS_BLOCKING_POOL_MAX", 1 => 10_000, "Connections for blocking reads at most, at least redis_blocking_pool_min (as above).";
+        redis_blocking_pool_acquire_timeout: Duration = "5s", "REDIS_BLOCKING_POOL_ACQUIRE_TIMEOUT", 1 => HOUR, "How long a reader waits for one of them (as above).";
+        redis_blocking_pool_idle_timeout: Duration = "60s", "REDIS_BLOCKING_POOL_IDLE_TIMEOUT", 1 => 24 * HOUR, "When an unused one of them is closed (as above).";
+        redis_registry_refresh_interval: Duration = "30s", "REDIS_REGISTRY_REFRESH_INTERVAL", 100 => 24 * HOUR, "How often the list of event streams is renewed (as above).";
+        redis_registry_cache_expiry: Duration = "60s", "REDIS_REGISTRY_CACHE_EXPIRY", 100 => 24 * HOUR, "When an old list of event streams is no longer used, at least redis_registry_refresh_interval (as above).";
     }
     "Queues and workers" {
         lease: Duration = "10s", "TIDEGATE_LEASE", SECOND => HOUR, "How long a claimed job stays with a worker that sends no beat.";
@@ -190,6 +212,29 @@ impl Config {
             key_limit: self.queue_key_limit,
             running_limit: self.queue_running_limit,
         }
+    }
+
+    /// Which Redis to keep jobs in and how to talk to it; none for the embedded store.
+    pub fn redis_config(&self) -> Option<tidegate_redis_ops::Config> {
+        use tidegate_redis_ops::{PoolConfig, RegistryConfig};
+        let url = self.redis.get()?.clone();
+        Some(tidegate_redis_ops::Config {
+            pool_min: self.redis_pool_min,
+            pool_max: self.redis_pool_max,
+            command_timeout: self.redis_pool_acquire_timeout,
+            health_check_interval: self.redis_pool_health_check_interval,
+            blocking_pool: PoolConfig {
+                min: self.redis_blocking_pool_min,
+                max: self.redis_blocking_pool_max,
+                acquire_timeout: self.redis_blocking_pool_acquire_timeout,
+                idle_timeout: self.redis_blocking_pool_idle_timeout,
+            },
+            registry: RegistryConfig {
+                refresh_interval: self.redis_registry_refresh_interval,
+                cache_expiry: self.redis_registry_cache_expiry,
+            },
+            ..url
+        })
     }
 
     /// The address to listen on.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// A snapshot of the variables that could be meant for us: `TIDEGATE_*` and `REDIS_*`.
+/// A snapshot of the variables that could be meant for us: `TIDEGATE_*`, `REDIS_*` and `BLOCKING_POOL_*`.
 #[derive(Debug, Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
@@ -10,7 +10,7 @@ impl Environment {
     /// Reads the environment of this process. Values that are not Unicode are kept with their odd bytes replaced, so
     /// that they are refused by name rather than overlooked.
     pub fn read() -> Self {
-        let ours = |name: &str| name.starts_with("TIDEGATE_") || name.starts_with("REDIS_");
+        let ours = |name: &str| ["TIDEGATE_", "REDIS_", "BLOCKING_POOL_"].iter().any(|prefix| name.starts_with(prefix));
         std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
             .filter(|(name, _)| ours(name))

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tidegate_queue as queue;
+use tidegate_redis_ops as redis;
 
 /// Media type of every error.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -70,10 +71,14 @@ codes! {
     QueueFull = TOO_MANY_REQUESTS, "queue_full", "The queue is full.";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "The request's head is too large.";
     Internal = INTERNAL_SERVER_ERROR, "internal", "The server failed.";
+    RedisNotPermitted = INTERNAL_SERVER_ERROR, "redis_not_permitted", "Redis does not let the server do what it must.";
     Overloaded = SERVICE_UNAVAILABLE, "overloaded", "The server is holding as much as it may.";
     TooManyConnections = SERVICE_UNAVAILABLE, "too_many_connections", "The server holds as many connections as it may.";
     Draining = SERVICE_UNAVAILABLE, "draining", "The server is shutting down.";
     Unavailable = SERVICE_UNAVAILABLE, "unavailable", "Something the server needs is not available.";
+    RedisUnavailable = SERVICE_UNAVAILABLE, "redis_unavailable", "Redis cannot be asked now; nothing was done.";
+    RedisOutcomeUnknown = SERVICE_UNAVAILABLE, "redis_outcome_unknown", "The answer of Redis was lost; the request may have been carried out.";
+    RedisOutOfMemory = SERVICE_UNAVAILABLE, "redis_out_of_memory", "Redis has used up its memory and takes nothing new.";
     VersionNotSupported = HTTP_VERSION_NOT_SUPPORTED, "version_not_supported", "This version of HTTP is not spoken here.";
 }
 
@@ -259,12 +264,63 @@ impl From<queue::Error> for Problem {
                 }
                 Self::new(Code::Unavailable, told).retry_after(STORE_RETRY_AFTER)
             }
+            E::Redis(error) => error.into(),
             other => {
                 tracing::error!(error = %other, "a queue failed");
                 Self::new(Code::Internal, told)
             }
         }
     }
+}
+
+impl From<redis::Error> for Problem {
+    fn from(error: redis::Error) -> Self {
+        let code = error.code();
+        match (error.class(), code) {
+            (redis::Class::Transient, _) | (_, "MISCONF" | "NOREPLICAS") => {
+                let detail = format!("{} Nothing was done; the request can be repeated.", unavailable(&error));
+                Self::new(Code::RedisUnavailable, detail).retry_after(error.retry_after())
+            }
+            (redis::Class::Ambiguous, _) => {
+                let detail = format!(
+                    "The request was sent to Redis and its answer did not come ({code}): it may have been carried out. \
+                     Repeating it with the same Idempotency-Key is safe."
+                );
+                Self::new(Code::RedisOutcomeUnknown, detail).retry_after(error.retry_after())
+            }
+            (_, "OOM") => {
+                let detail = "Redis has reached its maxmemory. Nothing was done; jobs that end make room.";
+                Self::new(Code::RedisOutOfMemory, detail).retry_after(error.retry_after())
+            }
+            (_, "NOPERM") => {
+                tracing::error!(%error, "Redis refuses its user a command; `tidegate redis acl` prints what is needed");
+                Self::new(Code::RedisNotPermitted, "The server's log says what Redis must allow.")
+            }
+            _ => {
+                tracing::error!(%error, "Redis failed");
+                Self::new(Code::Internal, format!("Redis cannot be used as it is ({code})."))
+            }
+        }
+    }
+}
+
+/// Why Redis does nothing at the moment, as a sentence.
+fn unavailable(error: &redis::Error) -> String {
+    let reason = match error.code() {
+        "LOADING" => "Redis has started and loads its data.",
+        "BUSY" => "Redis is busy with a script.",
+        "READONLY" => "The Redis asked is a replica: a failover is under way.",
+        "MASTERDOWN" => "The Redis asked is a replica that has lost its primary.",
+        "CLUSTERDOWN" => "The Redis cluster serves no requests: some of its slots have no primary.",
+        "MISCONF" => "Redis cannot write its data to disk and takes no writes.",
+        "NOREPLICAS" => "Redis has fewer replicas than it needs to take writes.",
+        "BREAKER_OPEN" => "Redis failed too often just now and is left alone for a moment.",
+        "BACKPRESSURE" => "Redis is behind: too many requests wait for its answers.",
+        "CLOSED" => "The server is letting go of Redis.",
+        "DISCONNECTED" => "There is no connection to Redis.",
+        code => return format!("Redis cannot do it now ({code})."),
+    };
+    reason.to_owned()
 }
 
 impl From<queue::Rejected> for Problem {
@@ -368,6 +424,33 @@ mod tests {
         assert_eq!(Problem::from(rejected).detail(), "jobType: 1 to 200 bytes");
         let rejected = queue::Rejected::Invalid { field: "backoff.cap", reason: "0 to 7 days".into() };
         assert_eq!(Problem::from(rejected).detail(), "options.backoff.cap: 0 to 7 days");
+    }
+
+    #[test]
+    fn what_redis_says_becomes_what_a_caller_can_act_on() {
+        let answer = |code: &str| redis::Error::Answer { code: code.into(), message: format!("{code} secret").into() };
+        let not_sent = |code| redis::Error::NotSent { code, detail: "x".into(), retry_after: Duration::from_secs(2) };
+        let lost = redis::Error::Lost { code: "TIMEOUT", detail: "no reply".into() };
+        let cases = [
+            (not_sent("DISCONNECTED"), 503, "redis_unavailable"),
+            (not_sent("BREAKER_OPEN"), 503, "redis_unavailable"),
+            (lost, 503, "redis_outcome_unknown"),
+            (answer("OOM"), 503, "redis_out_of_memory"),
+            (answer("READONLY"), 503, "redis_unavailable"),
+            (answer("LOADING"), 503, "redis_unavailable"),
+            (answer("BUSY"), 503, "redis_unavailable"),
+            (answer("MASTERDOWN"), 503, "redis_unavailable"),
+            (answer("CLUSTERDOWN"), 503, "redis_unavailable"),
+            (answer("MISCONF"), 503, "redis_unavailable"),
+            (answer("NOPERM"), 500, "redis_not_permitted"),
+            (answer("WRONGTYPE"), 500, "internal"),
+        ];
+        for (error, status, code) in cases {
+            let problem = Problem::from(queue::Error::Redis(error.clone()));
+            assert_eq!((problem.status().as_u16(), problem.code().name()), (status, code), "{error}");
+            assert_eq!(problem.retry_after_seconds().is_some(), status == 503, "{error}");
+            assert!(!problem.detail().contains("secret"), "{error}: {}", problem.detail());
+        }
     }
 
     #[test]

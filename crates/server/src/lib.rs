@@ -13,6 +13,7 @@ pub mod error;
 mod answers;
 mod api;
 mod app;
+mod backend;
 mod body;
 mod browser;
 mod builtin;
@@ -22,4 +23,5 @@ mod rate;
 mod seats;
 mod serve;
 
+pub use backend::redis_acl;
 pub use serve::{Ended, Server, StartError, openapi_json, stop_signals};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_metrics::Registry;
-use tidegate_queue::{QueueConfig, QueueName, Queues, TABLES};
+use tidegate_queue::{QueueConfig, QueueName, Queues};
+use tidegate_redis_ops::{Class, Error as RedisError};
 use tidegate_scheduler::{CpuConfig, CpuPool, Scheduler};
-use tidegate_store::Store;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,9 +16,10 @@ use crate::accept::{self, Acceptor, Bounds};
 use crate::api;
 use crate::app::{App, DEFAULT_QUEUE, Parts};
 use crate::auth::{Auth, TokenFileError};
+use crate::backend::{Backend, redis_acl};
 use crate::browser::Hosts;
 use crate::builtin;
-use crate::config::{self, Config, Durability, QueueLimits};
+use crate::config::{self, Config, QueueLimits};
 use crate::gate::Gate;
 use crate::limits::connections_that_fit;
 
@@ -31,12 +32,28 @@ pub enum StartError {
     /// The data folder cannot be used (exit 69).
     #[error(transparent)]
     Store(#[from] tidegate_store::Error),
+    /// Redis is not there now (exit 69).
+    #[error("failed to reach Redis at {place}: {reason}")]
+    RedisUnavailable {
+        /// Its URL, credentials redacted.
+        place: String,
+        /// What is in the way, and what to do.
+        reason: String,
+    },
+    /// Redis is there and will not do for us (exit 78).
+    #[error("failed to use Redis at {place}: {reason}")]
+    RedisUnusable {
+        /// Its URL, credentials redacted.
+        place: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// What is kept in it cannot be used (exit 69).
     #[error("failed to open the queues: {0}")]
-    Queues(#[from] tidegate_queue::Error),
+    Queues(tidegate_queue::Error),
     /// The scheduler cannot be started (exit 69).
     #[error("failed to start the scheduler: {0}")]
-    Scheduler(#[from] tidegate_scheduler::Error),
+    Scheduler(tidegate_scheduler::Error),
     /// The address cannot be listened on (exit 69).
     #[error("failed to listen on {address}: {source}")]
     Listen {
@@ -51,9 +68,55 @@ impl StartError {
     /// The process's exit code, as in `sysexits.h`: 69 for something unavailable, 78 for configuration.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Tokens(_) => 78,
-            Self::Store(_) | Self::Queues(_) | Self::Scheduler(_) | Self::Listen { .. } => 69,
+            Self::Tokens(_) | Self::RedisUnusable { .. } => 78,
+            Self::Store(_)
+            | Self::RedisUnavailable { .. }
+            | Self::Queues(_)
+            | Self::Scheduler(_)
+            | Self::Listen { .. } => 69,
         }
+    }
+
+    /// What a failed first call to the Redis at `place` (redacted) means for the start.
+    pub(crate) fn redis(place: String, prefix: &str, error: RedisError) -> Self {
+        let advice = match error.code() {
+            "NOPERM" => format!(
+                "; its user may not do what is needed; the least is granted by (with its own name and a password)\n  {}",
+                redis_acl("tidegate", prefix)
+            ),
+            "WRONGPASS" | "NOAUTH" => "; check user and password in the URL (REDIS_URL or --redis)".to_owned(),
+            "LOADING" => "; it still loads its data, try again when it has".to_owned(),
+            "OOM" => "; it has used up its maxmemory".to_owned(),
+            "DISCONNECTED" => "; is it running, and are address and scheme right?".to_owned(),
+            _ => String::new(),
+        };
+        let said = match &error {
+            RedisError::NotSent { detail, .. } | RedisError::Lost { detail, .. } => detail.to_string(),
+            RedisError::Answer { message, .. } => format!("it answers {message:?}"),
+            RedisError::Unusable(reason) => reason.to_string(),
+            other => other.to_string(),
+        };
+        let reason = said + &advice;
+        match (error.class(), error.code()) {
+            (Class::Transient | Class::Ambiguous, _) | (_, "OOM" | "MISCONF" | "NOREPLICAS") => {
+                Self::RedisUnavailable { place, reason }
+            }
+            _ => Self::RedisUnusable { place, reason },
+        }
+    }
+
+    /// What a failed call to the queues means for the start.
+    fn queues(config: &Config, error: tidegate_queue::Error) -> Self {
+        match error {
+            tidegate_queue::Error::Redis(error) => Self::redis(config.shown("redis"), &config.redis_prefix.0, error),
+            other => Self::Queues(other),
+        }
+    }
+}
+
+impl From<tidegate_scheduler::Error> for StartError {
+    fn from(error: tidegate_scheduler::Error) -> Self {
+        Self::Scheduler(error)
     }
 }
 
@@ -87,9 +150,10 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let registry = Registry::new();
         let auth = open_auth(&config)?;
-        let store = open_store(&config, &registry).await?;
-        let queues = Queues::open(store.clone(), queue_config(&config), &registry).await?;
-        make_usual_queues(&queues).await?;
+        let backend = Backend::open(&config, &registry).await?;
+        let unusable = |error| StartError::queues(&config, error);
+        let queues = backend.queues(queue_config(&config), &registry).await.map_err(unusable)?;
+        make_usual_queues(&queues).await.map_err(unusable)?;
         let asked = config.listen_address();
         let listen_error = |source| StartError::Listen { address: asked, source };
         let listener = accept::bind(asked).map_err(listen_error)?;
@@ -97,7 +161,7 @@ impl Server {
         let scheduler = start_scheduler(&config, &queues, &registry).await?;
         let hosts = Hosts::new(address, &config.hosts.0);
         let (bounds, draining, closing) = (bounds(&config), CancellationToken::new(), CancellationToken::new());
-        let parts = Parts { config, auth, hosts, queues, store, registry: registry.clone(), draining };
+        let parts = Parts { config, auth, hosts, queues, backend, registry: registry.clone(), draining };
         let app = Arc::new(App::new(parts));
         let gate = Gate::new(Arc::clone(&app), api::router(&app));
         let acceptor = Acceptor::new(Arc::new(gate), bounds, closing.clone(), &registry);
@@ -111,11 +175,8 @@ impl Server {
 
     /// The line for standard output when it is ready.
     pub fn ready_line(&self) -> String {
-        format!(
-            "tidegate listening on http://{} (embedded, durability: {})",
-            self.address,
-            self.app.queues.durability()
-        )
+        let (backend, durability) = (self.app.backend.name(), self.app.queues.durability());
+        format!("tidegate listening on http://{} ({backend}, durability: {durability})", self.address)
     }
 
     /// Answers until `stop` is cancelled, then drains; `cut` ends the drain at once.
@@ -147,9 +208,7 @@ async fn drain(app: &App, scheduler: &Scheduler, acceptor: &Acceptor<Gate>, clos
     let report = scheduler.drain(time).await;
     closing.cancel();
     let cut = acceptor.finish(deadline.max(Instant::now() + REQUESTS_GRACE)).await;
-    if let Err(error) = app.queues.close().await {
-        tracing::error!(%error, "failed to write out what was not durable yet");
-    }
+    app.backend.close(&app.queues, REQUESTS_GRACE).await;
     let is_clean = cut == 0 && report.interrupted == 0 && report.stuck == 0;
     tracing::info!(
         connections_cut = cut,
@@ -158,27 +217,6 @@ async fn drain(app: &App, scheduler: &Scheduler, acceptor: &Acceptor<Gate>, clos
         "drained"
     );
     if is_clean { Ended::Drained } else { Ended::AtDeadline }
-}
-
-/// Opens the store on a thread where it may block: it reads its journal.
-async fn open_store(config: &Config, registry: &Registry) -> Result<Store, StartError> {
-    let durability = match config.durability {
-        Durability::Memory => return Ok(Store::memory(TABLES)),
-        Durability::Sync => tidegate_store::Durability::Sync,
-        Durability::Everysec => tidegate_store::Durability::EverySecond,
-    };
-    let folder = tidegate_store::Config {
-        durability,
-        reserve_bytes: config.disk_reserve.0,
-        repair: config.repair,
-        ..tidegate_store::Config::new(&config.data)
-    };
-    let registry = registry.clone();
-    let opened = tokio::task::spawn_blocking(move || Store::open(folder, TABLES, &registry)).await;
-    match opened {
-        Ok(opened) => Ok(opened?),
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
 }
 
 /// The queues that jobs go to without being told: made before any other can take their place.
@@ -203,6 +241,7 @@ fn queue_config(config: &Config) -> tidegate_queue::Config {
         bytes_max: config.bytes_max.0,
         default: limits_of(&config.queue_limits()),
         queues: config.queues.iter().map(|(name, limits)| (name.clone(), limits_of(limits))).collect(),
+        redis_prefix: config.redis_prefix.0.as_str().into(),
         ..tidegate_queue::Config::default()
     }
 }
@@ -230,8 +269,15 @@ async fn start_scheduler(config: &Config, queues: &Queues, registry: &Registry) 
     let limits = builtin::Limits { result_bytes_max: config.body_bytes_max.as_usize() };
     let settings =
         tidegate_scheduler::Config { permits_max: config.workers, worker: "builtin".into(), cpu, ..Default::default() };
-    let builder = Scheduler::builder(queues.clone(), registry.clone(), settings).serve(QueueName::new(builtin::QUEUE)?);
-    Ok(builtin::register(builder, &pool, limits).start().await?)
+    let builder = Scheduler::builder(queues.clone(), registry.clone(), settings).serve(usual_queue(builtin::QUEUE)?);
+    builtin::register(builder, &pool, limits).start().await.map_err(|error| match error {
+        tidegate_scheduler::Error::Queue(error) => StartError::queues(config, error),
+        other => other.into(),
+    })
+}
+
+fn usual_queue(name: &str) -> Result<QueueName, StartError> {
+    QueueName::new(name).map_err(StartError::Queues)
 }
 
 fn open_auth(config: &Config) -> Result<Auth, StartError> {
@@ -289,8 +335,9 @@ pub fn openapi_json() -> String {
 #[cfg(test)]
 pub(crate) async fn app_for_tests() -> App {
     let config = crate::config::resolve(&Default::default(), &Default::default(), None).unwrap().config;
-    let (registry, store) = (Registry::new(), Store::memory(TABLES));
-    let queues = Queues::open(store.clone(), queue_config(&config), &registry).await.unwrap();
+    let registry = Registry::new();
+    let backend = Backend::Embedded(tidegate_store::Store::memory(tidegate_queue::TABLES));
+    let queues = backend.queues(queue_config(&config), &registry).await.unwrap();
     let hosts = Hosts::new(config.listen_address(), &[]);
-    App::new(Parts { config, auth: Auth::open(), hosts, queues, store, registry, draining: CancellationToken::new() })
+    App::new(Parts { config, auth: Auth::open(), hosts, queues, backend, registry, draining: CancellationToken::new() })
 }

@@ -19,6 +19,7 @@ pub(crate) enum Action {
     ConfigPrint { origins: bool },
     ConfigDocs,
     TokenCreate { scope: Scope, note: String },
+    RedisAcl { user: String, prefix: Option<String> },
     OpenApi,
 }
 
@@ -58,6 +59,27 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(create);
+    let acl = Command::new("acl")
+        .about("Prints the ACL line for a Redis user that may do what the server needs, and nothing else")
+        .arg(
+            Arg::new("user")
+                .long("user")
+                .value_name("NAME")
+                .required(true)
+                .value_parser(acl_user)
+                .help("The user's name"),
+        )
+        .arg(
+            Arg::new("prefix")
+                .long("prefix")
+                .value_name("PREFIX")
+                .help("What the names of its keys begin with [default: that of the configuration, redis_prefix]"),
+        );
+    let redis = Command::new("redis")
+        .about("Helps to set up Redis")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(acl);
     Command::new("tidegate")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Durable background jobs, queues and metrics in one binary.\n\nWithout a command it serves.")
@@ -70,6 +92,7 @@ fn command() -> Command {
         )
         .subcommand(config)
         .subcommand(token)
+        .subcommand(redis)
         .subcommand(Command::new("openapi").about("Prints the OpenAPI document").hide(true))
         .arg(
             Arg::new("config")
@@ -104,12 +127,25 @@ fn parsed(matches: &ArgMatches) -> Arguments {
         ["config", "print"] => Action::ConfigPrint { origins: deepest.get_flag("origin") },
         ["config", "docs"] => Action::ConfigDocs,
         ["token", "create"] => token_create(deepest),
+        ["redis", "acl"] => Action::RedisAcl {
+            user: deepest.get_one::<String>("user").cloned().unwrap_or_default(),
+            prefix: deepest.get_one::<String>("prefix").cloned(),
+        },
         ["openapi"] => Action::OpenApi,
         _ => Action::Serve,
     };
     let given = |key: &str| deepest.get_one::<String>(key).cloned();
     let flags = SETTINGS.iter().filter_map(|setting| Some((setting.key, given(setting.key)?))).collect();
     Arguments { action, flags, file: given("config").map(PathBuf::from) }
+}
+
+/// Redis takes a line apart at white space, and its rules begin with signs.
+fn acl_user(name: &str) -> Result<String, &'static str> {
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
+    match (1..=128).contains(&name.len()) && name.bytes().all(is_legal) {
+        true => Ok(name.to_owned()),
+        false => Err("1 to 128 characters of A-Z a-z 0-9 - _ . @"),
+    }
 }
 
 fn token_create(matches: &ArgMatches) -> Action {
@@ -146,6 +182,16 @@ mod tests {
         for line in ["tidegate --data x serve", "tidegate serve --data x", "tidegate config print --data x --origin"] {
             assert_eq!(parse(line).flags["data"], "x", "{line}");
         }
+    }
+
+    #[test]
+    fn the_acl_line_is_for_the_user_and_prefix_given() {
+        let Action::RedisAcl { user, prefix } = parse("tidegate redis acl --user shop --prefix a:b").action else {
+            panic!("another action")
+        };
+        assert_eq!((user.as_str(), prefix.as_deref()), ("shop", Some("a:b")));
+        assert!(command().try_get_matches_from(["tidegate", "redis", "acl"]).is_err());
+        assert!(command().try_get_matches_from(["tidegate", "redis", "acl", "--user", "a +@all"]).is_err());
     }
 
     #[test]

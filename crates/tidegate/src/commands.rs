@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tidegate_server::auth::{Auth, Scope, create_token};
-use tidegate_server::config::{self, ConfigError, Flags, Resolved};
+use tidegate_server::config::{self, ConfigError, Flags, RedisPrefix, Resolved, Value as _};
 use tidegate_server::env::Environment;
-use tidegate_server::{Ended, Server, StartError, openapi_json, stop_signals};
+use tidegate_server::{Ended, Server, StartError, openapi_json, redis_acl, stop_signals};
 
 use crate::cli::{Action, Arguments};
 use crate::trace;
@@ -16,6 +16,8 @@ use crate::trace;
 const WRONG_CONFIGURATION: u8 = 78;
 /// `EX_OSERR`: the system refused something that never fails on a healthy machine.
 const SYSTEM: u8 = 71;
+/// What clap ends with on wrong usage.
+const USAGE: u8 = 2;
 /// `EX_CANTCREAT`.
 const CANNOT_CREATE: u8 = 73;
 /// Stopped by a second signal, before everything in flight was finished.
@@ -28,6 +30,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Action::ConfigDocs => say(&config::markdown()),
         Action::OpenApi => say(&openapi_json()),
         Action::TokenCreate { scope, note } => token(scope, &note, flags.get("token_file").map(Path::new)),
+        Action::RedisAcl { user, prefix } => with_config(&flags, file, |resolved| acl(&user, prefix, &resolved)),
         Action::ConfigCheck => with_config(&flags, file, |resolved| {
             warn(&resolved);
             match resolved.config.token_file.as_deref().map(Auth::from_file) {
@@ -126,6 +129,21 @@ fn token(scope: Scope, note: &str, file: Option<&Path>) -> ExitCode {
             Err(error) => fail(CANNOT_CREATE, &format!("token file {}: failed to write it: {error}", path.display())),
         },
     }
+}
+
+fn acl(user: &str, prefix: Option<String>, resolved: &Resolved) -> ExitCode {
+    let prefix = prefix.unwrap_or_else(|| resolved.config.redis_prefix.0.clone());
+    let bounds = config::Bounds { min: 0, max: 0 };
+    let Some(RedisPrefix(prefix)) = RedisPrefix::parse(&prefix, bounds) else {
+        return fail(
+            USAGE,
+            &format!("`{prefix}` is not accepted for --prefix; {}", RedisPrefix::refusal(&prefix, bounds)),
+        );
+    };
+    eprintln!(
+        "Replace `password`, give the line to every Redis server (redis-cli), and keep it: in the ACL file or by `ACL SAVE`."
+    );
+    say(&format!("{}\n", redis_acl(user, &prefix)))
 }
 
 /// Adds a line to the token file; a new file is readable by its owner only.

@@ -25,25 +25,40 @@ pub(crate) struct Health {
     /// `alive`, `ready` or `draining`.
     status: &'static str,
     version: &'static str,
-    /// Where jobs are kept: `embedded`.
+    /// Where jobs are kept: `embedded` or `redis`.
     backend: &'static str,
-    /// What an acknowledgement promises: `sync`, `everysec` or `memory`.
+    /// What an acknowledgement promises: `sync`, `everysec` or `memory` embedded; on Redis what its settings say:
+    /// `always`, `everysec`, `snapshots`, `none` or `unknown`.
     durability: &'static str,
     /// Since the start.
     uptime_ms: u64,
-    /// Why new jobs are refused at the moment, if they are; work in progress goes on.
+    /// Which Redis, when jobs are kept there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    warning: Option<String>,
+    redis: Option<RedisView>,
+    /// What an operator should change, or why new jobs are refused at the moment although work goes on; left out when
+    /// there is nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+/// Which Redis.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct RedisView {
+    /// `redis 7.0.15` or `valkey 8.0.1`.
+    version: String,
+    /// `standalone`, `unix`, `sentinel` or `cluster`.
+    topology: &'static str,
 }
 
 fn health(app: &App, status: &'static str) -> Health {
     Health {
         status,
         version: env!("CARGO_PKG_VERSION"),
-        backend: "embedded",
+        backend: app.backend.name(),
         durability: app.queues.durability(),
         uptime_ms: app.started.elapsed().as_millis() as u64,
-        warning: None,
+        redis: None,
+        warnings: Vec::new(),
     }
 }
 
@@ -53,15 +68,16 @@ pub(crate) async fn live(State(app): State<Arc<App>>) -> Response {
     json(StatusCode::OK, &Envelope::new(health(&app, "alive")))
 }
 
-/// The process takes work: 503 while it drains or its store has failed.
+/// The process takes work: 503 while it drains, its store has failed or Redis cannot be reached. Nobody else is asked for
+/// the answer, so it comes at once.
 #[utoipa::path(get, path = "/readyz", tag = "health",
-    responses((status = 200, body = Envelope<Health>), (status = 503, description = "Draining, or the store has failed.", body = ProblemBody<'static>, content_type = "application/problem+json")))]
+    responses((status = 200, body = Envelope<Health>), (status = 503, description = "Draining, the store has failed, or Redis cannot be reached.", body = ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     if app.is_draining() {
         let problem = Problem::new(Code::Draining, "The server finishes what it has and takes no more.");
         return Err(problem.retry_after(Duration::from_secs(1)));
     }
-    app.store.check().map_err(tidegate_queue::Error::from)?;
-    let warning = app.store.check_growth().err().map(|error| error.to_string());
-    Ok(json(StatusCode::OK, &Envelope::new(Health { warning, ..health(&app, "ready") })))
+    let standing = app.backend.check()?;
+    let redis = standing.redis.map(|(version, topology)| RedisView { version, topology });
+    Ok(json(StatusCode::OK, &Envelope::new(Health { redis, warnings: standing.warnings, ..health(&app, "ready") })))
 }

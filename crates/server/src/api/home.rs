@@ -21,6 +21,9 @@ table{border-collapse:collapse;width:100%}th,td{padding:.3rem .6rem;border-botto
 th:first-child,td:first-child{text-align:left}.wide{overflow-x:auto}a{color:#00607a}\
 @media(prefers-color-scheme:dark){body{color:#dbe6ea;background:#10191e}th,td{border-color:#33454e}a{color:#6fd0ea}}";
 
+/// 2 s: a page for people must come when Redis does not.
+const STATS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
 pub(crate) fn router(routes: &mut Routes) {
     routes.get("/", Access::Public, page).get("/home.css", Access::Public, style);
 }
@@ -34,8 +37,9 @@ pub(crate) async fn page(extract::State(app): extract::State<Arc<App>>) -> Respo
     let state = if app.is_draining() { "draining" } else { "ready" };
     let _ = write!(
         page,
-        "<title>Tidegate</title><link rel=\"stylesheet\" href=\"/home.css\"><h1>Tidegate {}</h1><p>{state}, embedded store, durability <b>{}</b>.</p>",
+        "<title>Tidegate</title><link rel=\"stylesheet\" href=\"/home.css\"><h1>Tidegate {}</h1><p>{state}, {}, durability <b>{}</b>.</p>",
         env!("CARGO_PKG_VERSION"),
+        if app.backend.name() == "redis" { "jobs on Redis" } else { "embedded store" },
         app.queues.durability(),
     );
     queues(&app, &mut page).await;
@@ -57,7 +61,10 @@ async fn queues(app: &App, page: &mut String) {
         page.push_str("<p>Queues are shown to holders of a token: <code>GET /api/queues</code>.</p>");
         return;
     }
-    let queues = app.queues.stats().await.unwrap_or_default();
+    let Ok(Ok(queues)) = tokio::time::timeout(STATS_PATIENCE, app.queues.stats()).await else {
+        page.push_str("<p>The queues cannot be asked at the moment: see readiness.</p>");
+        return;
+    };
     if queues.is_empty() {
         page.push_str("<p>No queues yet: one is made by its first job.</p>");
         return;

@@ -15,6 +15,9 @@ use super::render::{instant, json};
 use crate::app::App;
 use crate::auth::{Access, Scope};
 
+/// 2 s: a scrape must say that Redis is gone, not wait for it. Scrapers give up after 10 s.
+const STATS_PATIENCE: Duration = Duration::from_secs(2);
+
 pub(crate) fn router(routes: &mut Routes) {
     routes.get("/metrics", Access::Needs(Scope::Read), metrics);
 }
@@ -101,9 +104,12 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> 
 /// Gauges that are cheaper to read when asked than to keep.
 async fn bring_up_to_date(app: &App) {
     // Asking every queue for its figures also sets its gauges.
-    if let Err(error) = app.queues.stats().await {
-        tracing::warn!(%error, "failed to read the figures of the queues");
+    match tokio::time::timeout(STATS_PATIENCE, app.queues.stats()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "failed to read the figures of the queues"),
+        Err(_) => tracing::warn!("the figures of the queues are old: they did not come in time"),
     }
+    app.backend.export_warnings(&app.registry);
     let gauge = |name, help, value: f64| app.registry.gauge(name, help).set(value);
     gauge("tidegate_http_requests", "Requests being answered now.", app.requests.load(Ordering::Relaxed) as f64);
     gauge("tidegate_http_bodies_bytes", "Bytes of request bodies held now.", app.bodies.held_bytes() as f64);

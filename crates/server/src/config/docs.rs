@@ -14,7 +14,7 @@ pub fn markdown() -> String {
          The file is TOML, with the keys below at its top level. A key the file does not know stops the start.\n\n\
          A queue gets limits of its own in a table with its name, the keys being those below without `queue_`:\n\n\
          ```toml\n[queues.mail]\nkey_limit = 2\njobs_max = 50000\n```\n\n\
-         Exit codes: 0 drained and stopped, 2 wrong usage, 69 something needed at the start is not available (data folder, address), 78 wrong configuration.\n",
+         Exit codes: 0 drained and stopped, 2 wrong usage, 69 something needed at the start is not available (data folder, Redis, address), 78 wrong configuration.\n",
     );
     let mut section = "";
     for setting in SETTINGS {
@@ -27,9 +27,10 @@ pub fn markdown() -> String {
         }
         let default = if setting.default.is_empty() { "—".to_owned() } else { format!("`{}`", setting.default) };
         let accepts = (setting.accepts)(setting.bounds);
+        let alias = setting.env_alias().map(|alias| format!(" or `{alias}`")).unwrap_or_default();
         let _ = writeln!(
             page,
-            "| `{}` | `--{}` | `{}` | {default} | {accepts} | {} |",
+            "| `{}` | `--{}` | `{}`{alias} | {default} | {accepts} | {} |",
             setting.key,
             setting.flag(),
             setting.env,

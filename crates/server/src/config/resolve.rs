@@ -64,9 +64,8 @@ impl Reader<'_> {
         let setting = SETTINGS.iter().find(|setting| setting.key == key)?;
         let (text, origin) = self.texts.get(setting.key)?;
         V::parse(text, setting.bounds).or_else(|| {
-            let (shown, accepted) = (shown(setting, text), (setting.accepts)(setting.bounds));
-            self.errors
-                .push(ConfigError(format!("{origin}: `{shown}` is not accepted for {key}; accepted: {accepted}")));
+            let (shown, refusal) = (shown(setting, text), (setting.refusal)(text, setting.bounds));
+            self.errors.push(ConfigError(format!("{origin}: `{shown}` is not accepted for {key}; {refusal}")));
             // The default stands in, so that what is wrong with the other settings is found as well.
             V::parse(setting.default, setting.bounds)
         })
@@ -86,8 +85,8 @@ pub fn resolve(flags: &Flags, environment: &Environment, file: Option<&Path>) ->
     for setting in SETTINGS {
         let given = if let Some(text) = flags.get(setting.key) {
             (text.clone(), Origin::Flag(setting.flag()))
-        } else if let Some(text) = environment.get(setting.env) {
-            (text.to_owned(), Origin::Environment(setting.env))
+        } else if let Some((name, text)) = variable(environment, setting) {
+            (text.to_owned(), Origin::Environment(name))
         } else if let Some(text) = file_values.get(setting.key) {
             (text.clone(), Origin::File(path.clone()))
         } else {
@@ -107,7 +106,33 @@ pub fn resolve(flags: &Flags, environment: &Environment, file: Option<&Path>) ->
     if !errors.is_empty() {
         return Err(errors);
     }
-    Ok(Resolved { config, origins, warnings: unknown_variables(environment) })
+    let mut warnings = unknown_variables(environment);
+    warnings.extend(without_effect(&config, &origins));
+    Ok(Resolved { config, origins, warnings })
+}
+
+/// What the environment says about a setting, and under which of its names.
+fn variable<'a>(environment: &'a Environment, setting: &Setting) -> Option<(&'static str, &'a str)> {
+    let names = std::iter::once(setting.env).chain(setting.env_alias());
+    names.into_iter().find_map(|name| Some((name, environment.get(name)?)))
+}
+
+/// Settings somebody made that change nothing where the jobs are kept.
+fn without_effect(config: &Config, origins: &BTreeMap<&'static str, Origin>) -> Vec<String> {
+    const EMBEDDED: [&str; 4] = ["data", "durability", "disk_reserve", "repair"];
+    let is_redis = config.redis.get().is_some();
+    let reason = |key: &str| match key {
+        key if EMBEDDED.contains(&key) && is_redis => Some("jobs are kept in Redis, not in the embedded store"),
+        key if !key.starts_with("redis_") => None,
+        _ if !is_redis => Some("no Redis is configured, jobs are kept in the embedded store"),
+        "redis_pool_idle_timeout" => Some("the connections to Redis are shared by all calls and stay open"),
+        key if key.starts_with("redis_blocking_pool") || key.starts_with("redis_registry") => {
+            Some("event streams are not part of this version")
+        }
+        _ => None,
+    };
+    let made = origins.iter().filter(|(_, origin)| **origin != Origin::Default);
+    made.filter_map(|(key, origin)| Some(format!("{origin}: {key} has no effect: {}", reason(key)?))).collect()
 }
 
 /// The limits of the queues the file names: what it says, over what holds for all.
@@ -135,13 +160,28 @@ fn per_queue(
 /// Rules that concern more than one setting.
 fn check_together(config: &Config, origins: &BTreeMap<&'static str, Origin>, errors: &mut Vec<ConfigError>) {
     let origin = |key| origins.get(key).unwrap_or(&Origin::Default);
-    if config.redis.is_given() {
-        errors.push(ConfigError(format!(
-            "{}: `{}` asks for the Redis backend, which is not part of this version (it arrives in the next release); unset it to use the embedded store",
-            origin("redis"),
-            config.redis.show(),
-        )));
+    let mut at_least = |key, value: String, low_key, low: String, is_less: bool| {
+        if is_less {
+            let (from, low_from) = (origin(key), origin(low_key));
+            errors.push(ConfigError(format!(
+                "{from}: `{value}` for {key} is less than {low_key} ({low}, {low_from}); accepted: at least that"
+            )));
+        }
+    };
+    macro_rules! at_least {
+        ($key:ident, $low:ident) => {
+            at_least(
+                stringify!($key),
+                config.$key.show(),
+                stringify!($low),
+                config.$low.show(),
+                config.$key < config.$low,
+            )
+        };
     }
+    at_least!(redis_pool_max, redis_pool_min);
+    at_least!(redis_blocking_pool_max, redis_blocking_pool_min);
+    at_least!(redis_registry_cache_expiry, redis_registry_refresh_interval);
     let listen = config.listen_address();
     if !listen.ip().is_loopback() && config.token_file.is_none() && !config.insecure_public {
         errors.push(ConfigError(format!(
@@ -258,22 +298,25 @@ fn as_text(value: &toml::Value) -> Option<String> {
 
 /// Names that look like ours but are not. Only a warning: orchestrators set `TIDEGATE_PORT` and the like by themselves.
 fn unknown_variables(environment: &Environment) -> Vec<String> {
+    let is_known = |name: &str| {
+        name == "TIDEGATE_CONFIG"
+            || SETTINGS.iter().any(|setting| setting.env == name || setting.env_alias() == Some(name))
+    };
+    let is_ours = |name: &str| OURS.iter().any(|prefix| name.starts_with(prefix));
     environment
         .names()
-        .filter(|name| {
-            name.starts_with("TIDEGATE_")
-                && *name != "TIDEGATE_CONFIG"
-                && SETTINGS.iter().all(|setting| setting.env != *name)
-        })
+        .filter(|name| is_ours(name) && !is_known(name))
         .map(|name| {
             let key = name.trim_start_matches("TIDEGATE_").to_ascii_lowercase();
-            let hint = nearest(&key)
-                .map(|known| format!("; did you mean TIDEGATE_{}?", known.to_ascii_uppercase()))
-                .unwrap_or_default();
+            let known = nearest(&key).and_then(|known| SETTINGS.iter().find(|setting| setting.key == known));
+            let hint = known.map(|known| format!("; did you mean {}?", known.env)).unwrap_or_default();
             format!("environment variable {name} is not a setting and is ignored{hint}")
         })
         .collect()
 }
+
+/// What our names begin with. Not `REDIS_`: others have names like that, and orchestrators set `REDIS_PORT`.
+const OURS: [&str; 5] = ["TIDEGATE_", "REDIS_POOL_", "REDIS_BLOCKING_POOL_", "REDIS_REGISTRY_", "BLOCKING_POOL_"];
 
 /// The setting whose name is at most two typing errors away.
 fn nearest(key: &str) -> Option<&'static str> {
@@ -392,11 +435,72 @@ mod tests {
     }
 
     #[test]
-    fn redis_is_refused_and_its_password_not_repeated() {
-        let errors = errors(&[], &[("REDIS_URL", "redis://me:hunter2@cache:6379")], None);
+    fn a_redis_url_is_understood_and_a_wrong_one_refused_without_its_password() {
+        let resolved = |variables: &[(&str, &str)]| resolve(&Flags::new(), &environment(variables), None).unwrap();
+        assert!(resolved(&[]).config.redis_config().is_none());
+        assert!(resolved(&[("REDIS_URL", "")]).config.redis_config().is_none());
+        let config = resolved(&[("REDIS_URL", "redis://me:hunter2@cache:6380/2")]).config;
+        assert_eq!(config.redis_config().unwrap().to_string(), "redis://<redacted>@cache:6380/2");
+        assert_eq!(config.shown("redis"), "redis://<redacted>@cache:6380/2");
+
+        let errors = errors(&[], &[("REDIS_URL", "redis://me:hunter2@cache:6379/x")], None);
         assert_eq!(errors.len(), 1);
-        assert!(errors[0].contains("REDIS_URL") && errors[0].contains("next release"), "{errors:?}");
+        for part in ["REDIS_URL", "the database is no number", "redis[s]://"] {
+            assert!(errors[0].contains(part), "{errors:?}");
+        }
         assert!(!errors[0].contains("hunter2"), "{errors:?}");
+    }
+
+    #[test]
+    fn the_usual_names_and_defaults_of_redis_settings_are_honoured() {
+        let url = ("REDIS_URL", "redis://cache");
+        let config = |variables: &[(&str, &str)]| {
+            let resolved = resolve(&Flags::new(), &environment(variables), None).unwrap();
+            resolved.config.redis_config().unwrap()
+        };
+        let usual = config(&[url]);
+        let ms = |duration: std::time::Duration| duration.as_millis();
+        assert_eq!((usual.pool_min, usual.pool_max, ms(usual.command_timeout)), (2, 10, 5000));
+        assert_eq!(ms(usual.health_check_interval), 15_000);
+        let pool = &usual.blocking_pool;
+        assert_eq!((pool.min, pool.max, ms(pool.acquire_timeout), ms(pool.idle_timeout)), (5, 50, 5000, 60_000));
+        assert_eq!((ms(usual.registry.refresh_interval), ms(usual.registry.cache_expiry)), (30_000, 60_000));
+
+        let set = config(&[
+            url,
+            ("REDIS_POOL_MIN", "3"),
+            ("REDIS_POOL_ACQUIRE_TIMEOUT", "700"),
+            ("BLOCKING_POOL_MIN", "1"),
+            ("BLOCKING_POOL_MAX", "6"),
+            ("REDIS_BLOCKING_POOL_MAX", "7"),
+            ("REDIS_REGISTRY_CACHE_EXPIRY", "40s"),
+        ]);
+        assert_eq!((set.pool_min, ms(set.command_timeout)), (3, 700));
+        assert_eq!((set.blocking_pool.min, set.blocking_pool.max), (1, 7), "the name with REDIS_ wins");
+        assert_eq!(ms(set.registry.cache_expiry), 40_000);
+
+        let errors = errors(&[], &[url, ("REDIS_POOL_MIN", "11"), ("BLOCKING_POOL_MAX", "many")], None);
+        let all = errors.join("\n");
+        assert_eq!(errors.len(), 2, "{errors:#?}");
+        assert!(all.contains("redis_pool_max is less than redis_pool_min (11,"), "{all}");
+        assert!(all.contains("environment variable BLOCKING_POOL_MAX: `many`"), "{all}");
+    }
+
+    #[test]
+    fn settings_of_the_other_backend_are_not_ignored_in_silence() {
+        let warnings = |variables: &[(&str, &str)]| {
+            resolve(&Flags::new(), &environment(variables), None).unwrap().warnings.join("\n")
+        };
+        let url = ("REDIS_URL", "redis://cache");
+        let told = warnings(&[url, ("TIDEGATE_DURABILITY", "sync"), ("TIDEGATE_REDIS_PREFIX", "shop")]);
+        assert!(told.contains("TIDEGATE_DURABILITY: durability has no effect"), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        let told = warnings(&[("REDIS_POOL_MAX", "20"), ("REDIS_PORT", "tcp://1.2.3.4")]);
+        assert!(told.contains("REDIS_POOL_MAX: redis_pool_max has no effect: no Redis is configured"), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        let told = warnings(&[url, ("REDIS_POOL_MAXX", "20"), ("REDIS_POOL_IDLE_TIMEOUT", "1000")]);
+        assert!(told.contains("did you mean REDIS_POOL_MAX?") && told.contains("stay open"), "{told}");
+        assert_eq!(warnings(&[url]), "");
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! The kinds of values a setting can have: how each is read, shown and described.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
+use tidegate_redis_ops as redis;
 
 /// Limits of a number: milliseconds, bytes or a count. `max == 0` means none.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +32,10 @@ pub trait Value: Sized {
     fn show(&self) -> String;
     /// Says what is accepted.
     fn accepts(bounds: Bounds) -> String;
+    /// Says why a text that [`parse`](Self::parse) refused is refused, without what could be a secret in it.
+    fn refusal(_: &str, bounds: Bounds) -> String {
+        format!("accepted: {}", Self::accepts(bounds))
+    }
 }
 
 impl Value for bool {
@@ -289,44 +292,70 @@ choice! {
     }
 }
 
-/// Where Redis is; its credentials never leave this type.
-#[derive(Clone, Default)]
-pub struct RedisUrl(Option<SecretString>);
+/// Which Redis, if any. No password leaves this type: the library's own type shows none.
+#[derive(Clone, Debug, Default)]
+pub struct RedisUrl(Option<Box<redis::Config>>);
 
 impl RedisUrl {
-    /// Whether one was given.
-    pub fn is_given(&self) -> bool {
-        self.0.is_some()
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.show())
+    /// What the URL says, with the defaults for all it does not say.
+    pub fn get(&self) -> Option<&redis::Config> {
+        self.0.as_deref()
     }
 }
 
 impl Value for RedisUrl {
     fn parse(text: &str, _: Bounds) -> Option<Self> {
-        Some(Self((!text.is_empty()).then(|| SecretString::from(text))))
+        if text.is_empty() {
+            return Some(Self(None));
+        }
+        redis::Config::parse(text).ok().map(|config| Self(Some(Box::new(config))))
     }
-    /// Scheme and host only: everything up to the last `@` may be a credential, everything after `?` too.
     fn show(&self) -> String {
-        let Some(url) = &self.0 else { return String::new() };
-        redact_url(url.expose_secret())
+        let Some(config) = &self.0 else { return String::new() };
+        let ca = config.tls.as_ref().and_then(|tls| tls.ca.as_ref());
+        config.to_string() + &ca.map(|ca| format!("?ca={}", ca.display())).unwrap_or_default()
     }
     fn accepts(_: Bounds) -> String {
-        "nothing: the Redis backend is not part of this version".into()
+        "a URL as `redis://user:password@host:6379/0`; also `rediss://`, `redis+unix://`, `redis-sentinel://`, `redis-cluster://`".into()
+    }
+    fn refusal(text: &str, bounds: Bounds) -> String {
+        let reason = redis::Config::parse(text).err().map(|error| format!("failed to {error}"));
+        reason.unwrap_or_else(|| format!("accepted: {}", Self::accepts(bounds)))
     }
 }
 
-/// A URL without anything that could be a secret.
+/// A URL that cannot be read, without anything that could be a secret: there is no telling what is what in it.
 pub(super) fn redact_url(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return "***".into() };
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    match rest.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://***@{host}"),
-        None => format!("{scheme}://{rest}"),
+    const SCHEMES: [&str; 8] = [
+        "redis",
+        "rediss",
+        "redis+unix",
+        "unix",
+        "redis-sentinel",
+        "rediss-sentinel",
+        "redis-cluster",
+        "rediss-cluster",
+    ];
+    match url.split_once("://") {
+        Some((scheme, _)) if SCHEMES.contains(&scheme) => format!("{scheme}://***"),
+        _ => "***".into(),
+    }
+}
+
+/// What the names of keys on Redis begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisPrefix(pub String);
+
+impl Value for RedisPrefix {
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_:.".contains(&byte);
+        ((1..=64).contains(&text.len()) && text.bytes().all(is_legal)).then(|| Self(text.to_owned()))
+    }
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+    fn accepts(_: Bounds) -> String {
+        "1 to 64 characters of A-Z a-z 0-9 - _ : .".into()
     }
 }
 
@@ -360,11 +389,40 @@ mod tests {
 
     #[test]
     fn a_password_never_shows() {
-        for url in
-            ["redis://user:hun@ter2@host:6379/0", "rediss://:hunter2@host", "redis://host?password=hunter2", "hunter2"]
-        {
-            let shown = RedisUrl::parse(url, FREE).unwrap().show();
-            assert!(!shown.contains("ter2"), "{shown}");
+        for url in [
+            "redis://user:hun@ter2@host:6379/0",
+            "rediss://:hunter2@host",
+            "redis-sentinel://:hunter2@a,b/main?sentinelPassword=hunter2",
+        ] {
+            let value = RedisUrl::parse(url, FREE).unwrap();
+            assert!(!value.show().contains("ter2") && !format!("{value:?}").contains("ter2"), "{}", value.show());
         }
+        for url in [
+            "hunter2",
+            "redis://:hunter2",
+            "redis://host?password=hunter2",
+            "redis://:a?hunter2@host",
+            "hunter2://host",
+            "redis-sentinel://a/main?sentinelPassword=h@hunter2&x=1",
+        ] {
+            assert!(RedisUrl::parse(url, FREE).is_none(), "{url}");
+            let told = format!("{} {}", redact_url(url), RedisUrl::refusal(url, FREE));
+            assert!(!told.contains("ter2"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_url_without_secrets_is_shown_as_it_can_be_read() {
+        for url in ["redis://localhost:6379/0", "rediss://[::1]:7000/3?ca=/etc/ca.pem", "redis-cluster://a:1,b:2"] {
+            assert_eq!(RedisUrl::parse(url, FREE).unwrap().show(), url);
+        }
+    }
+
+    #[test]
+    fn a_prefix_cannot_break_out_of_its_hash_tag() {
+        for text in ["", "a{b", "a b", "a*", &"x".repeat(65)] {
+            assert_eq!(RedisPrefix::parse(text, FREE), None, "{text}");
+        }
+        assert!(RedisPrefix::parse("shop:live-2.a_b", FREE).is_some());
     }
 }

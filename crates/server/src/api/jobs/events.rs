@@ -12,6 +12,7 @@ use futures_util::stream;
 use http::header;
 use tidegate_queue::{Change, Error, Job, JobId, Queue, State, Transition};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::identity;
 use super::view::JobView;
@@ -22,6 +23,9 @@ use crate::seats::Seat;
 
 /// 20 s of silence, then a comment: proxies close connections after 30 to 60 s without bytes.
 const HEARTBEAT: Duration = Duration::from_secs(20);
+
+/// 1 s: what a restart of Redis takes at least.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// 5 s: streams last as long as their jobs.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -44,7 +48,8 @@ pub(crate) async fn events(
     // First subscribe, then look: what happens in between is seen twice rather than not at all.
     let changes = queue.follow(&id).await?;
     let last = app.queues.look(&id).await?;
-    let mut follower = Follower { app, queue, id, changes, last, shown: Bytes::new(), has_ended: false, _seat: seat };
+    let mut follower =
+        Follower { app, queue, id, changes, last, shown: Bytes::new(), has_ended: false, owed: None, _seat: seat };
     let first = follower.look("state").await?;
     let frames = stream::unfold((follower, first), |(mut follower, ready)| async move {
         let frame = match ready {
@@ -73,31 +78,38 @@ struct Follower {
     last: Job,
     shown: Bytes,
     has_ended: bool,
+    /// News whose look failed because the backend was away: to be looked at again.
+    owed: Option<News>,
     _seat: Seat,
 }
 
+/// Something has changed; `end` is what became of the job if that was its end.
+struct News {
+    event: &'static str,
+    end: Option<(State, Transition)>,
+}
+
+/// What a listener was waiting for.
+enum Heard {
+    News(News),
+    Silence,
+    Over,
+}
+
 impl Follower {
-    /// The next frame; `None` when the job has ended or is gone, or the server drains.
+    /// The next frame; `None` when the job has ended or is gone, or the server drains. While Redis is away the stream
+    /// stays open and goes on when it is back.
     async fn next(&mut self) -> Option<Bytes> {
-        let silence_ends = tokio::time::Instant::now() + HEARTBEAT;
+        let silence_ends = Instant::now() + HEARTBEAT;
         while !self.has_ended {
-            let change = tokio::select! {
-                biased;
-                () = self.app.draining.cancelled() => return None,
-                change = tokio::time::timeout_at(silence_ends, self.changes.recv()) => change,
+            let heard = match self.owed.take() {
+                Some(news) => Heard::News(news),
+                None => self.hear(silence_ends).await,
             };
-            let (event, end) = match change {
-                Err(_) => return Some(Bytes::from_static(b": alive\n\n")),
-                // The link to Redis was lost: follow anew before looking.
-                Ok(Err(RecvError::Closed)) => {
-                    self.changes = self.queue.follow(&self.id).await.ok()?;
-                    ("state", None)
-                }
-                // What was missed may have been the end: look again.
-                Ok(Err(RecvError::Lagged(_))) => ("state", None),
-                Ok(Ok(Transition { change: Change::Pruned, .. })) => return None,
-                Ok(Ok(Transition { change: Change::Progress { .. }, .. })) => ("progress", None),
-                Ok(Ok(transition)) => ("state", state_of_end(&transition.change).map(|state| (state, transition))),
+            let News { event, end } = match heard {
+                Heard::News(news) => news,
+                Heard::Silence => return Some(Bytes::from_static(b": alive\n\n")),
+                Heard::Over => return None,
             };
             match (self.look(event).await, end) {
                 (Ok(Some(frame)), _) => return Some(frame),
@@ -106,10 +118,57 @@ impl Follower {
                 (Err(Error::JobNotFound { .. }), Some((state, transition))) => return self.end(state, &transition),
                 // Its end is on the way to us.
                 (Err(Error::JobNotFound { .. }), None) => {}
+                (Err(error), end) if error.is_retryable() => {
+                    self.owed = Some(News { event, end });
+                    match self.pause(silence_ends).await {
+                        Heard::News(_) => {}
+                        Heard::Silence => return Some(Bytes::from_static(b": alive\n\n")),
+                        Heard::Over => return None,
+                    }
+                }
                 (Err(_), _) => return None,
             }
         }
         None
+    }
+
+    /// Waits for a change of the job.
+    async fn hear(&mut self, silence_ends: Instant) -> Heard {
+        let change = tokio::select! {
+            biased;
+            () = self.app.draining.cancelled() => return Heard::Over,
+            change = timeout_at(silence_ends, self.changes.recv()) => change,
+        };
+        let (event, end) = match change {
+            Err(_) => return Heard::Silence,
+            // The link to Redis was lost: follow anew before looking.
+            Ok(Err(RecvError::Closed)) => {
+                let followed = tokio::select! {
+                    () = self.app.draining.cancelled() => return Heard::Over,
+                    followed = self.queue.follow(&self.id) => followed,
+                };
+                match followed {
+                    Ok(changes) => self.changes = changes,
+                    Err(_) => return self.pause(silence_ends).await,
+                }
+                ("state", None)
+            }
+            // What was missed may have been the end: look again.
+            Ok(Err(RecvError::Lagged(_))) => ("state", None),
+            Ok(Ok(Transition { change: Change::Pruned, .. })) => return Heard::Over,
+            Ok(Ok(Transition { change: Change::Progress { .. }, .. })) => ("progress", None),
+            Ok(Ok(transition)) => ("state", state_of_end(&transition.change).map(|state| (state, transition))),
+        };
+        Heard::News(News { event, end })
+    }
+
+    /// Lets the backend come back, then asks for a look.
+    async fn pause(&self, silence_ends: Instant) -> Heard {
+        tokio::select! {
+            () = self.app.draining.cancelled() => Heard::Over,
+            () = sleep_until(silence_ends) => Heard::Silence,
+            () = sleep(PAUSE) => Heard::News(News { event: "state", end: None }),
+        }
     }
 
     /// A frame with the job as it is now; `None` when that was the last thing shown.

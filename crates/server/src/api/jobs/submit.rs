@@ -293,14 +293,24 @@ fn render(answers: Vec<Result<Pushed, Problem>>) -> Result<Success<Answers>, Pro
     let concerns_all = |code| {
         matches!(
             code,
-            Code::IdempotencyMismatch | Code::Unavailable | Code::Draining | Code::QueueFull | Code::TooManyQueues
+            Code::IdempotencyMismatch
+                | Code::Unavailable
+                | Code::Draining
+                | Code::QueueFull
+                | Code::TooManyQueues
+                | Code::RedisUnavailable
+                | Code::RedisOutcomeUnknown
+                | Code::RedisOutOfMemory
+                | Code::RedisNotPermitted
         )
     };
-    if answers.iter().all(Result::is_err)
-        && let Some(Err(problem)) =
-            answers.iter().find(|answer| matches!(answer, Err(problem) if concerns_all(problem.code())))
-    {
-        return Err(problem.clone());
+    if answers.iter().all(Result::is_err) {
+        let mut concerning = answers.iter().filter_map(|answer| answer.as_ref().err());
+        // One whose fate is unknown makes the fate of the call unknown, whatever became of the others.
+        let unknown = concerning.clone().find(|problem| problem.code() == Code::RedisOutcomeUnknown);
+        if let Some(problem) = unknown.or_else(|| concerning.find(|problem| concerns_all(problem.code()))) {
+            return Err(problem.clone());
+        }
     }
     let mut told = Told::default();
     let answer = |answer: Result<Pushed, Problem>| match answer {

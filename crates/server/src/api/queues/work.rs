@@ -9,7 +9,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tidegate_queue as queue;
-use tidegate_queue::{Beat, Claim, Claimed, Finish, Lease, QueueName, Retry, Worker};
+use tidegate_queue::{Beat, Claim, Claimed, Finish, Lease, Queue, QueueName, Retry, Worker};
 
 use super::name;
 use crate::api::parameters::Path;
@@ -380,7 +380,7 @@ pub(crate) async fn progress(
         })
         .collect();
     let outcomes = match app.queues.find(&name(&queue)?).await? {
-        Some(queue) => fenced(updates, |updates| queue.progress(updates)).await?,
+        Some(queue) => fenced(updates, async |updates| queue.progress(updates).await).await?,
         None => vec![Outcome::Stale; updates.len()],
     };
     Ok(ok(Outcomes { outcomes, next: None }))
@@ -393,34 +393,54 @@ async fn finished(
     claim: Option<Claim>,
 ) -> Result<Success<Outcomes>, Problem> {
     let name = name(queue)?;
-    let outcomes = match app.queues.find(&name).await? {
-        Some(queue) => fenced(finishes, |finishes| queue.finish(finishes)).await?,
-        None => vec![Outcome::Stale; finishes.len()],
+    let found = app.queues.find(&name).await?;
+    let (outcomes, next) = match (found, claim) {
+        (Some(queue), None) => (fenced(finishes, async |finishes| queue.finish(finishes).await).await?, None),
+        (Some(queue), Some(claim)) => {
+            let (outcomes, jobs) = step(app, &queue, finishes, claim).await?;
+            (outcomes, Some(jobs))
+        }
+        (None, claim) => {
+            let jobs = match claim {
+                Some(claim) => Some(claimed(app, &name, claim).await?),
+                None => None,
+            };
+            (vec![Outcome::Stale; finishes.len()], jobs)
+        }
     };
-    let next = match claim {
-        Some(claim) => Some(claims(app, next(app, &name, claim).await)),
-        None => None,
-    };
-    Ok(ok(Outcomes { outcomes, next }))
+    Ok(ok(Outcomes { outcomes, next: next.map(|jobs| claims(app, jobs)) }))
 }
 
-/// The next jobs. The outcomes are durable by now and must be told, so a claim that fails brings none.
-async fn next(app: &App, queue: &QueueName, claim: Claim) -> Vec<Claimed> {
-    match claimed(app, queue, claim).await {
-        Ok(claimed) => claimed,
-        Err(error) => {
+/// Ends attempts and takes what there is in one call; only when there is nothing, a second one waits.
+async fn step(
+    app: &App,
+    queue: &Queue,
+    finishes: Vec<Option<Finish>>,
+    claim: Claim,
+) -> Result<(Vec<Outcome>, Vec<Claimed>), Problem> {
+    let mut jobs = Vec::new();
+    let at_once = Claim { wait: Duration::ZERO, ..claim.clone() };
+    let outcomes = fenced(finishes, async |finishes| {
+        let (outcomes, claimed) = queue.step(finishes, at_once).await?;
+        jobs = claimed;
+        Ok(outcomes)
+    })
+    .await?;
+    if jobs.is_empty() && !claim.wait.is_zero() {
+        // The outcomes are durable by now and must be told, so a claim that fails brings none.
+        jobs = claimed(app, queue.name(), claim).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "failed to claim after finishing");
             Vec::new()
-        }
+        });
     }
+    Ok((outcomes, jobs))
 }
 
 /// Calls `verb` with the items whose lease can be one; the others are stale. Outcomes in the order of the items.
-async fn fenced<T, F, Fut>(items: Vec<Option<T>>, verb: F) -> Result<Vec<Outcome>, Problem>
-where
-    F: FnOnce(Vec<T>) -> Fut,
-    Fut: Future<Output = Result<Vec<queue::Outcome>, queue::Error>>,
-{
+async fn fenced<T>(
+    items: Vec<Option<T>>,
+    verb: impl AsyncFnOnce(Vec<T>) -> Result<Vec<queue::Outcome>, queue::Error>,
+) -> Result<Vec<Outcome>, Problem> {
     let is_lease: Vec<bool> = items.iter().map(Option::is_some).collect();
     let told = verb(items.into_iter().flatten().collect()).await?;
     let mut told = told.into_iter().map(Outcome::from);
