@@ -108,7 +108,8 @@ impl Queue {
     /// the claim does not wait for the disk.
     ///
     /// # Errors
-    /// As of the two; when finishing fails nothing is claimed.
+    /// Those of finishing, and of a claim out of range; then nothing is claimed. When Redis fails after the finishing, the
+    /// outcomes are told and no jobs come.
     pub async fn step(&self, finishes: Vec<Finish>, claim: Claim) -> Result<(Vec<Outcome>, Vec<Claimed>), Error> {
         match &self.inner {
             Inner::Embedded(queue) => queue.step(finishes, claim).await,

@@ -156,10 +156,16 @@ impl RedisQueue {
         let mut done = self.steps.submit(Wish { finishes, limit: claim.limit, waits: false }).await?;
         let outcomes = std::mem::take(&mut done.outcomes);
         self.count_stale(&outcomes);
-        if done.jobs.jobs.is_empty() && waits {
-            return Ok((outcomes, self.claim(claim).await?));
-        }
-        Ok((outcomes, self.deliver(done.jobs).await?))
+        let claimed = match done.jobs.jobs.is_empty() && waits {
+            true => self.claim(claim).await,
+            false => self.deliver(done.jobs).await,
+        };
+        // What was finished is finished and must be told, so a claim that fails brings no jobs; those it had go back.
+        let claimed = claimed.unwrap_or_else(|error| {
+            tracing::warn!(queue = %self.shared.name, %error, "failed to claim after finishing");
+            Vec::new()
+        });
+        Ok((outcomes, claimed))
     }
 
     /// Completes granted jobs with the payloads that are kept apart. One whose payload is gone is discarded, with the reason.
