@@ -131,7 +131,8 @@ impl Shared {
         let at = if next >= super::record::U48 as i64 {
             i64::MAX
         } else {
-            self.alarm.now().saturating_add(next.saturating_sub(now).max(0))
+            // What is overdue stays as overdue as it is: looks that come all the time must not put its upkeep off.
+            self.alarm.now().saturating_add(next.saturating_sub(now))
         };
         self.due_at.store(at, Ordering::SeqCst);
         self.alarm.arm(at);
