@@ -24,6 +24,7 @@ const READY: &str = "tidegate listening on http://";
 pub struct Builder {
     folder: Arc<TempDir>,
     data: PathBuf,
+    redis: Option<String>,
     listen: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -74,6 +75,13 @@ impl Builder {
     #[must_use]
     pub fn data(mut self, folder: &Path) -> Self {
         folder.clone_into(&mut self.data);
+        self
+    }
+
+    /// Keeps the jobs on this Redis instead of the data folder, which is then not even named.
+    #[must_use]
+    pub fn redis(mut self, url: &str) -> Self {
+        self.redis = Some(url.to_owned());
         self
     }
 
@@ -151,7 +159,11 @@ impl Builder {
                 shell
             }
         };
-        command.arg("serve").arg("--listen").arg(&self.listen).arg("--data").arg(&self.data);
+        command.arg("serve").arg("--listen").arg(&self.listen);
+        match &self.redis {
+            Some(url) => command.arg("--redis").arg(url),
+            None => command.arg("--data").arg(&self.data),
+        };
         if let Some(toml) = &self.config {
             let file = self.folder().join("tidegate.toml");
             std::fs::write(&file, toml).expect("the temporary folder is writable");
@@ -175,6 +187,7 @@ impl Server {
         Builder {
             folder: Arc::new(folder),
             data,
+            redis: None,
             listen: "127.0.0.1:0".to_owned(),
             args: Vec::new(),
             env: Vec::new(),

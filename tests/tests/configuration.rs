@@ -79,11 +79,19 @@ async fn a_data_folder_that_cannot_be_used_is_named_with_exit_code_69() {
 }
 
 #[tokio::test]
-async fn redis_is_refused_by_name_and_its_password_never_shown() {
-    let exit = Server::builder().env("REDIS_URL", "redis://user:hunter2@localhost:6379").refusal().await;
-    assert_eq!(exit.code, Some(78), "{}", exit.said());
-    assert!(exit.said().contains("REDIS_URL") && !exit.said().contains("hunter2"), "{}", exit.said());
-    clear(&exit);
+async fn a_wrong_redis_url_is_named_and_its_password_never_shown() {
+    for url in
+        ["redis://user:hunter2@localhost:port", "hunter2@localhost", "redis://:a?hunter2@x", "https://u:hunter2@x"]
+    {
+        let exit = Server::builder().env("REDIS_URL", url).refusal().await;
+        assert_eq!(exit.code, Some(78), "{}", exit.said());
+        assert!(exit.said().contains("REDIS_URL") && !exit.said().contains("hunter2"), "{}", exit.said());
+        assert!(exit.said().contains("redis-sentinel") || exit.said().contains("redis[s]-sentinel"), "{}", exit.said());
+        clear(&exit);
+    }
+    let print = run(&["config", "print"], &[("REDIS_URL", "rediss://user:hunter2@example.org?ca=/x")]).await;
+    assert_eq!(print.code, Some(0), "{}", print.said());
+    assert!(print.stdout.contains("rediss://<redacted>@example.org:6379/0?ca=/x"), "{}", print.stdout);
 }
 
 #[tokio::test]

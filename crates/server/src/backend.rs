@@ -136,7 +136,7 @@ fn unwell(health: &redis::Health) -> Option<String> {
 
 async fn connect(config: &Config, redis: redis::Config, registry: &Registry) -> Result<Redis, StartError> {
     let place = config.shown("redis");
-    Redis::connect(redis, registry).await.map_err(|source| StartError::redis(place, &config.redis_prefix.0, source))
+    Redis::connect(redis, registry).await.map_err(|source| StartError::redis(place, &config.redis_prefix.0, &source))
 }
 
 /// Opens the store on a thread where it may block: it reads its journal.

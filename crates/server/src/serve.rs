@@ -78,7 +78,7 @@ impl StartError {
     }
 
     /// What a failed first call to the Redis at `place` (redacted) means for the start.
-    pub(crate) fn redis(place: String, prefix: &str, error: RedisError) -> Self {
+    pub(crate) fn redis(place: String, prefix: &str, error: &RedisError) -> Self {
         let advice = match error.code() {
             "NOPERM" => format!(
                 "; its user may not do what is needed; the least is granted by (with its own name and a password)\n  {}",
@@ -90,7 +90,7 @@ impl StartError {
             "DISCONNECTED" => "; is it running, and are address and scheme right?".to_owned(),
             _ => String::new(),
         };
-        let said = match &error {
+        let said = match error {
             RedisError::NotSent { detail, .. } | RedisError::Lost { detail, .. } => detail.to_string(),
             RedisError::Answer { message, .. } => format!("it answers {message:?}"),
             RedisError::Unusable(reason) => reason.to_string(),
@@ -108,7 +108,7 @@ impl StartError {
     /// What a failed call to the queues means for the start.
     fn queues(config: &Config, error: tidegate_queue::Error) -> Self {
         match error {
-            tidegate_queue::Error::Redis(error) => Self::redis(config.shown("redis"), &config.redis_prefix.0, error),
+            tidegate_queue::Error::Redis(error) => Self::redis(config.shown("redis"), &config.redis_prefix.0, &error),
             other => Self::Queues(other),
         }
     }

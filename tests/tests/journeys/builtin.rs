@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate_tests::{Server, endless_job, eventually};
+use tidegate_tests::{endless_job, eventually};
+
+use super::start;
 
 #[tokio::test]
 async fn normalized_power_is_null_for_a_short_ride_and_a_number_for_a_real_one() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let short = client.submit(json!({"jobType": "normalized_power", "data": {"power": [200, 210, null]}})).await;
     let ride = tidegate_tests::repository().join("tests/fixtures/ride-power.csv");
@@ -31,7 +33,7 @@ async fn normalized_power_is_null_for_a_short_ride_and_a_number_for_a_real_one()
 
 #[tokio::test]
 async fn matrices_are_multiplied_and_impossible_ones_fail_with_the_reason() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let data = json!({"matrixA": [[1, 2, 3], [4, 5, 6]], "matrixB": [[7, 8], [9, 10], [11, 12]]});
     let job = client.submit(json!({"jobType": "matrix_multiplication", "data": data})).await;
@@ -69,7 +71,7 @@ async fn matrices_are_multiplied_and_impossible_ones_fail_with_the_reason() {
 
 #[tokio::test]
 async fn similarities_of_small_vectors_are_the_known_ones() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let dense = json!([
         {"id": "a", "values": [1, 2, 3]}, {"id": "b", "values": [2, 4, 6]}, {"id": "c", "values": [3, 2, 1]},
@@ -107,7 +109,7 @@ async fn similarities_of_small_vectors_are_the_known_ones() {
 
 #[tokio::test]
 async fn similarities_of_1599_wines_equal_numpys() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let fixtures = tidegate_tests::repository().join("tests/fixtures");
     let wines = std::fs::read_to_string(fixtures.join("winequality-red.csv")).expect("the fixture is there");
@@ -149,7 +151,7 @@ async fn similarities_of_1599_wines_equal_numpys() {
 
 #[tokio::test]
 async fn a_running_built_in_job_can_be_cancelled() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let job = client.submit(endless_job()).await;
     client.job_at_work(&job.job_id).await;

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tidegate_tests::{Server, eventually, within};
 
+use super::{builder, start};
+
 /// A lease of 1 s keeps waiting short; nothing here depends on more.
 async fn short_leases() -> Server {
-    Server::builder().env("TIDEGATE_LEASE", "1s").start().await
+    builder().await.env("TIDEGATE_LEASE", "1s").start().await
 }
 
 #[tokio::test]
 async fn a_waiting_claim_is_woken_by_a_submission() {
-    let server = Server::start().await;
+    let server = start().await;
     let (client, submitter) = (server.client(), server.client());
     let waiting = tokio::spawn(async move { client.claim("default", "w", 5, 30_000).await });
     // Give the claim time to be waiting; were it not, the job would be claimed all the same.
@@ -30,7 +32,7 @@ async fn a_waiting_claim_is_woken_by_a_submission() {
 
 #[tokio::test]
 async fn an_empty_queue_answers_with_an_empty_list_after_the_wait() {
-    let server = Server::start().await;
+    let server = start().await;
     let began = Instant::now();
     assert!(server.client().claim("nothing-here", "w", 1, 300).await.jobs.is_empty());
     assert!(began.elapsed() >= Duration::from_millis(300));
@@ -38,7 +40,7 @@ async fn an_empty_queue_answers_with_an_empty_list_after_the_wait() {
 
 #[tokio::test]
 async fn one_job_is_handed_to_one_of_many_waiting_workers() {
-    let server = Server::start().await;
+    let server = start().await;
     let waiting: Vec<_> = (0..20)
         .map(|n| {
             let client = server.client();
@@ -59,7 +61,7 @@ async fn one_job_is_handed_to_one_of_many_waiting_workers() {
 
 #[tokio::test]
 async fn a_completion_can_fetch_the_next_jobs_in_the_same_call() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     for n in 0..3 {
         client.enqueue("default", "a", json!(n)).await;
@@ -82,7 +84,7 @@ async fn a_completion_can_fetch_the_next_jobs_in_the_same_call() {
 
 #[tokio::test]
 async fn outcomes_come_one_per_item_and_in_order() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     for n in 0..2 {
         client.enqueue("default", "a", json!(n)).await;
@@ -104,7 +106,7 @@ async fn outcomes_come_one_per_item_and_in_order() {
 
 #[tokio::test]
 async fn a_failed_job_is_tried_again_until_its_attempts_are_used_up() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let options = json!({"maxAttempts": 3, "backoff": {"base": 10, "cap": 20}});
     let job = client.submit(json!({"jobType": "a", "data": 1, "options": options})).await;
@@ -121,7 +123,7 @@ async fn a_failed_job_is_tried_again_until_its_attempts_are_used_up() {
 
 #[tokio::test]
 async fn a_failure_can_ask_for_a_time_and_for_no_retry() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let later = client.enqueue("default", "a", json!(1)).await;
     let never = client.enqueue("default", "a", json!(2)).await;
@@ -135,7 +137,7 @@ async fn a_failure_can_ask_for_a_time_and_for_no_retry() {
 
 #[tokio::test]
 async fn progress_is_shown_and_refused_outside_its_range() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let job = client.enqueue("default", "a", json!(1)).await;
     let claimed = client.claim_one("default", "w").await;
@@ -155,7 +157,7 @@ async fn progress_is_shown_and_refused_outside_its_range() {
 
 #[tokio::test]
 async fn a_released_job_is_handed_out_at_once_without_losing_an_attempt() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let job = client.submit(json!({"jobType": "a", "data": 1, "options": {"maxAttempts": 1}})).await;
     for _ in 0..3 {
@@ -188,7 +190,7 @@ async fn every_verb_refuses_a_lease_that_another_worker_has_by_now() {
 
 #[tokio::test]
 async fn a_lease_does_not_open_another_queue() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let mut running = Vec::new();
     for queue in ["mine", "yours"] {
@@ -233,7 +235,7 @@ async fn a_job_three_leases_long_with_beats_starts_exactly_once() {
 
 #[tokio::test]
 async fn jobs_of_a_worker_that_died_are_claimable_within_a_lease_and_a_second() {
-    let server = Server::builder().env("TIDEGATE_LEASE", "2s").start().await;
+    let server = builder().await.env("TIDEGATE_LEASE", "2s").start().await;
     let client = server.client();
     let jobs: Vec<Value> = (0..100).map(|n| json!({"jobType": "a", "data": n})).collect();
     client.submit_all(&jobs).await;
@@ -256,7 +258,7 @@ async fn jobs_of_a_worker_that_died_are_claimable_within_a_lease_and_a_second() 
 
 #[tokio::test]
 async fn claims_of_a_killed_server_are_void_and_their_jobs_run_again() {
-    let server = Server::start().await;
+    let server = start().await;
     let job = server.client().enqueue("default", "a", json!(1)).await;
     let before = server.client().claim_one("default", "w").await;
     let server = server.kill().await.start().await;
@@ -314,7 +316,7 @@ async fn a_lease_that_was_handed_on_stays_stale_when_the_server_is_killed_right_
 
 #[tokio::test]
 async fn one_key_with_many_jobs_does_not_starve_the_others() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let mut jobs: Vec<Value> = Vec::new();
     for n in 0..300 {

@@ -6,12 +6,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidegate_tests::{Server, within};
 
+use super::{DURABILITY, builder, start};
+
 const JOB: &str = "/api/performance/async/job";
 const JOBS: &str = "/api/performance/async/jobs";
 
 #[tokio::test]
 async fn a_submitted_job_is_queued_and_can_be_asked_for() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let reply = client.post(JOB, json!({"jobType": "email", "data": {"to": "a@b.c"}})).await.expect(202);
     let answer = reply.value();
@@ -19,7 +21,7 @@ async fn a_submitted_job_is_queued_and_can_be_asked_for() {
     let job = client.job(answer["jobId"].as_str().expect("an id")).await;
     assert_eq!((job.job_type.as_str(), job.queue.as_str(), job.status.as_str()), ("email", "default", "queued"));
     assert_eq!((job.priority, job.attempt, job.max_attempts), (100, 0, 4));
-    assert_eq!(job.durability.as_deref(), Some("sync"));
+    assert_eq!(job.durability.as_deref(), Some(DURABILITY));
     assert!(job.progress.is_none() && job.started_at.is_none() && job.finished_at.is_none());
     let created = job.created_at.as_bytes();
     assert_eq!((created.len(), created[10], created[19], created[23]), (24, b'T', b'.', b'Z'), "{}", job.created_at);
@@ -27,7 +29,7 @@ async fn a_submitted_job_is_queued_and_can_be_asked_for() {
 
 #[tokio::test]
 async fn every_option_is_honoured() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let options = json!({
         "queue": "mail", "priority": 7, "timeout": 5000, "maxAttempts": 9, "backoff": {"base": 50, "cap": 60},
@@ -44,7 +46,7 @@ async fn every_option_is_honoured() {
 
 #[tokio::test]
 async fn ten_thousand_jobs_in_one_call_are_answered_in_order_and_handed_out_in_order() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let jobs: Vec<Value> =
         (0..10_000).map(|n| json!({"jobType": "n", "data": n, "options": {"queue": "bulk"}})).collect();
@@ -65,7 +67,7 @@ async fn ten_thousand_jobs_in_one_call_are_answered_in_order_and_handed_out_in_o
 
 #[tokio::test]
 async fn a_batch_with_a_bad_item_accepts_the_good_ones_in_their_places() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let good = json!({"jobType": "a", "data": 1});
     let bad = json!({"jobType": "a", "data": 1, "options": {"priority": 256}});
@@ -78,7 +80,7 @@ async fn a_batch_with_a_bad_item_accepts_the_good_ones_in_their_places() {
 
 #[tokio::test]
 async fn a_live_duplicate_is_answered_with_the_existing_job() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let job = json!({"jobType": "a", "data": 1, "options": {"dedupKey": "invoice-7", "dedupWindow": 3_600_000}});
     let first = client.submit(job.clone()).await;
@@ -100,7 +102,7 @@ async fn a_live_duplicate_is_answered_with_the_existing_job() {
 
 #[tokio::test]
 async fn duplicates_inside_one_batch_and_across_a_kill_are_found() {
-    let server = Server::start().await;
+    let server = start().await;
     let job = json!({"jobType": "a", "data": 1, "options": {"dedupKey": "x", "dedupWindow": 3_600_000}});
     let answers = server.client().submit_all(&[job.clone(), job.clone()]).await;
     assert_eq!(answers[0].job_id, answers[1].job_id);
@@ -112,7 +114,7 @@ async fn duplicates_inside_one_batch_and_across_a_kill_are_found() {
 
 #[tokio::test]
 async fn an_idempotency_key_gives_the_same_answer_also_after_a_kill_and_refuses_another_body() {
-    let server = Server::start().await;
+    let server = start().await;
     let body = json!({"jobType": "a", "data": {"n": 1}});
     let submit = async |server: &Server, key: &str, body: &Value| {
         server.client().call("POST", JOB).header("idempotency-key", key).json(body.clone()).send().await
@@ -132,7 +134,7 @@ async fn an_idempotency_key_gives_the_same_answer_also_after_a_kill_and_refuses_
 
 #[tokio::test]
 async fn an_idempotency_key_covers_a_batch() {
-    let server = Server::start().await;
+    let server = start().await;
     let body = json!({"jobs": [{"jobType": "a", "data": 1}, {"jobType": "a", "data": 2}]});
     let submit = async |server: &Server| {
         server.client().call("POST", JOBS).header("idempotency-key", "b").json(body.clone()).send().await.expect(202)
@@ -146,7 +148,7 @@ async fn an_idempotency_key_covers_a_batch() {
 
 #[tokio::test]
 async fn lower_priority_numbers_are_handed_out_first_and_equal_ones_in_order() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let order = [(200, "e"), (0, "a"), (100, "c"), (50, "b"), (100, "d"), (255, "f")];
     for (priority, name) in order {
@@ -159,7 +161,7 @@ async fn lower_priority_numbers_are_handed_out_first_and_equal_ones_in_order() {
 
 #[tokio::test]
 async fn a_delayed_job_waits_for_its_time_and_then_wakes_a_waiting_worker() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let job = client.submit(json!({"jobType": "a", "data": 1, "options": {"delay": 1500}})).await;
     assert_eq!(client.job(&job.job_id).await.status, "scheduled");
@@ -179,7 +181,7 @@ async fn a_delayed_job_waits_for_its_time_and_then_wakes_a_waiting_worker() {
 
 #[tokio::test]
 async fn a_job_that_expired_is_never_handed_out() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let job = client.submit(json!({"jobType": "a", "data": 1, "options": {"expiresIn": 200}})).await;
     let ended = client.job_in(&job.job_id, &["failed", "cancelled"]).await;
@@ -189,7 +191,7 @@ async fn a_job_that_expired_is_never_handed_out() {
 
 #[tokio::test]
 async fn a_waiting_job_is_cancelled_at_once_and_for_good() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let job = client.enqueue("default", "a", json!(1)).await;
     assert_eq!(client.cancel(&job.job_id).await, "cancelled");
@@ -201,7 +203,7 @@ async fn a_waiting_job_is_cancelled_at_once_and_for_good() {
 
 #[tokio::test]
 async fn a_running_job_hears_of_its_cancellation_by_its_beat() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let job = client.enqueue("default", "a", json!(1)).await;
     let claimed = client.claim_one("default", "w").await;
@@ -214,7 +216,7 @@ async fn a_running_job_hears_of_its_cancellation_by_its_beat() {
 
 #[tokio::test]
 async fn failed_and_cancelled_jobs_can_be_retried_by_hand_and_others_cannot() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let failed = client.enqueue("default", "a", json!(1)).await;
     let claimed = client.claim_one("default", "w").await;
@@ -236,7 +238,7 @@ async fn failed_and_cancelled_jobs_can_be_retried_by_hand_and_others_cannot() {
 
 #[tokio::test]
 async fn a_list_is_filtered_and_its_pages_hold_each_job_once() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let jobs: Vec<Value> = (0..250)
         .map(|n| {
@@ -275,7 +277,7 @@ async fn a_list_is_filtered_and_its_pages_hold_each_job_once() {
 
 #[tokio::test]
 async fn data_and_result_come_back_byte_for_byte_also_after_a_kill() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let payloads = [
         r#"{"b":1.0,"a":1e400,"a":  2}"#,
@@ -307,7 +309,7 @@ async fn data_and_result_come_back_byte_for_byte_also_after_a_kill() {
 
 #[tokio::test]
 async fn a_full_queue_refuses_with_429_and_says_when_to_come_back() {
-    let server = Server::builder().env("TIDEGATE_QUEUE_JOBS_MAX", "3").start().await;
+    let server = builder().await.env("TIDEGATE_QUEUE_JOBS_MAX", "3").start().await;
     let client = server.client();
     for n in 0..3 {
         client.enqueue("small", "a", json!(n)).await;
@@ -329,7 +331,7 @@ async fn a_full_queue_refuses_with_429_and_says_when_to_come_back() {
 
 #[tokio::test]
 async fn events_of_a_job_are_streamed_until_its_end() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let job = client.enqueue("default", "a", json!(1)).await;
     let mut events = client.events(&format!("{JOB}/{}/events", job.job_id)).await;
@@ -353,7 +355,7 @@ async fn events_of_a_job_are_streamed_until_its_end() {
 
 #[tokio::test]
 async fn a_paused_queue_hands_out_nothing_until_it_is_resumed() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     client.enqueue("mail", "a", json!(1)).await;
     client.post("/api/queues/mail/pause", json!({})).await.expect(200);
@@ -372,7 +374,7 @@ async fn a_paused_queue_hands_out_nothing_until_it_is_resumed() {
 
 #[tokio::test]
 async fn a_purge_removes_what_it_names_and_counts_it() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     for n in 0..5 {
         client.enqueue("purge", "a", json!(n)).await;
@@ -389,7 +391,7 @@ async fn a_purge_removes_what_it_names_and_counts_it() {
 
 #[tokio::test]
 async fn counts_of_a_queue_follow_its_jobs() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     for n in 0..6 {
         client.enqueue("counts", "a", json!(n)).await;

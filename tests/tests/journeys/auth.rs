@@ -4,6 +4,8 @@ use serde_json::json;
 use tempfile::TempDir;
 use tidegate_tests::{Client, Server, run};
 
+use super::builder;
+
 /// A server with one token per scope, and the tokens.
 async fn guarded() -> (Server, [String; 3], TempDir) {
     let folder = TempDir::new().expect("a temporary folder");
@@ -17,7 +19,7 @@ async fn guarded() -> (Server, [String; 3], TempDir) {
         let stored = std::fs::read_to_string(&file).expect("the token file is made");
         assert!(!stored.contains(token.as_str()), "a token is stored hashed only");
     }
-    let server = Server::builder().args(["--token-file", &path]).start().await;
+    let server = builder().await.args(["--token-file", &path]).start().await;
     (server, tokens, folder)
 }
 
@@ -78,7 +80,7 @@ async fn each_scope_allows_what_it_says_and_no_more() {
 
 #[tokio::test]
 async fn a_token_file_that_cannot_be_used_stops_the_start() {
-    let builder = Server::builder();
+    let builder = builder().await;
     let file = builder.folder().join("tokens");
     for (content, named) in
         [("", "no token"), ("sha256:beef admin\n", "line 1"), ("plain-secret-of-mine admin\n", "line 1")]

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate_tests::{Client, RawConnection, Server};
+use tidegate_tests::{Client, RawConnection};
+
+use super::{builder, start};
 
 const JOB: &str = "/api/performance/async/job";
 const JOBS: &str = "/api/performance/async/jobs";
@@ -17,7 +19,7 @@ async fn nothing_was_accepted(client: &Client) {
 
 #[tokio::test]
 async fn malformed_json_is_refused_with_the_place() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let bodies = [
         "",
@@ -48,7 +50,7 @@ async fn malformed_json_is_refused_with_the_place() {
 
 #[tokio::test]
 async fn json_nested_a_hundred_thousand_levels_deep_is_refused_everywhere() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let deep = format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
@@ -64,7 +66,7 @@ async fn json_nested_a_hundred_thousand_levels_deep_is_refused_everywhere() {
 
 #[tokio::test]
 async fn wrong_types_and_missing_members_are_refused_by_name() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let cases = [
         (json!([]), ""),
@@ -93,7 +95,7 @@ async fn wrong_types_and_missing_members_are_refused_by_name() {
 
 #[tokio::test]
 async fn unknown_options_and_absurd_values_are_refused_by_name() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let long = "x".repeat(100_000);
     let cases = [
@@ -152,7 +154,7 @@ async fn unknown_options_and_absurd_values_are_refused_by_name() {
 
 #[tokio::test]
 async fn a_bad_field_is_named_by_its_path_for_programs_too() {
-    let server = Server::start().await;
+    let server = start().await;
     let body = json!({"jobType": "a", "data": 1, "options": {"maxAttempts": 0}});
     let problem = server.client().post(JOB, body).await.problem(422);
     assert_eq!(
@@ -163,7 +165,7 @@ async fn a_bad_field_is_named_by_its_path_for_programs_too() {
 
 #[tokio::test]
 async fn bad_worker_calls_are_refused_by_name() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let cases = [
         ("claim", json!({"limit": 1}), "worker"),
@@ -197,7 +199,7 @@ async fn bad_worker_calls_are_refused_by_name() {
 
 #[tokio::test]
 async fn unknown_paths_and_methods_are_problems_too() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     for path in ["/nothing", "/api", "/api/performance", "/api/queues/default/nothing", "/api/../etc/passwd", "/%00"] {
         client.get(path).await.problem_in(&[400, 404]);
@@ -225,7 +227,7 @@ async fn unknown_paths_and_methods_are_problems_too() {
 
 #[tokio::test]
 async fn a_body_that_is_not_declared_as_json_is_refused() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let body = r#"{"jobType":"a","data":1}"#;
     client.call("POST", JOB).body(body).send().await.problem(415);
@@ -243,7 +245,7 @@ async fn a_body_that_is_not_declared_as_json_is_refused() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_before_it_is_read() {
-    let server = Server::builder().env("TIDEGATE_BODY_BYTES_MAX", "1MiB").start().await;
+    let server = builder().await.env("TIDEGATE_BODY_BYTES_MAX", "1MiB").start().await;
     let client = server.client();
     let announced = format!(
         "POST {JOB} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: 1099511627776\r\n\r\n{{",
@@ -275,7 +277,7 @@ async fn a_body_over_the_limit_is_refused_before_it_is_read() {
 
 #[tokio::test]
 async fn a_foreign_host_is_refused_and_every_name_of_this_machine_is_not() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let port = server.address().port();
     for host in
@@ -296,7 +298,7 @@ async fn a_foreign_host_is_refused_and_every_name_of_this_machine_is_not() {
 
 #[tokio::test]
 async fn requests_caused_by_pages_of_other_sites_are_refused() {
-    let server = Server::start().await;
+    let server = start().await;
     let client = server.client();
     let own = format!("http://{}", server.address());
     let refused: [&[(&str, &str)]; 7] = [
