@@ -2,7 +2,7 @@
 
 /// What Tidegate sends to Redis and why, one line per purpose. Whoever uses another command adds it here.
 pub(crate) const COMMANDS: &[(&str, &[&str])] = &[
-    ("to be let in and be seen", &["auth", "hello", "ping", "select", "client|setname", "client|id", "client|unblock"]),
+    ("to be let in and be seen", &["auth", "ping", "select", "client|setname", "client|id", "client|unblock"]),
     ("to know version and durability", &["info", "config|get", "role"]),
     ("to find its way in a cluster", &["cluster|slots", "asking"]),
     ("scripts", &["eval", "evalsha", "script|load", "script|exists", "time"]),
@@ -37,10 +37,6 @@ pub(crate) const COMMANDS: &[(&str, &[&str])] = &[
             "zremrangebyrank",
             "zscan",
         ],
-    ),
-    (
-        "sets and lists",
-        &["sadd", "srem", "scard", "sismember", "smembers", "sscan", "lpush", "rpush", "lpop", "llen", "lrange"],
     ),
     (
         "streams",

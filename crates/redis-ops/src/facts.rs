@@ -62,7 +62,7 @@ pub(crate) async fn read(link: &Link, version: String) -> Result<Facts, Error> {
             }
         }
     }
-    if matches!(facts.durability, Durability::EverySecond | Durability::Snapshots | Durability::None) {
+    if matches!(facts.durability, Durability::Snapshots | Durability::None) {
         facts.warnings.push(Warning::WeakDurability(facts.durability));
     }
     Ok(facts)

@@ -14,7 +14,7 @@ pub enum Warning {
         /// What `maxmemory-policy` says.
         policy: String,
     },
-    /// Acknowledged writes can be lost.
+    /// More than the last second of acknowledged writes can be lost.
     WeakDurability(Durability),
     /// The settings of Redis cannot be read with our permissions.
     Unreadable {
@@ -40,17 +40,11 @@ impl fmt::Display for Warning {
             Self::Evicting { policy } => {
                 write!(f, "Redis may throw jobs away: maxmemory-policy is {policy}, set it to noeviction.")
             }
-            Self::WeakDurability(Durability::EverySecond) => f.write_str(
-                "A crash of Redis loses up to a second of acknowledged writes: appendfsync is everysec, set it to always \
-                 if that is too much.",
-            ),
             Self::WeakDurability(Durability::Snapshots) => f.write_str(
                 "A crash of Redis loses every write since its last snapshot: set appendonly to yes and appendfsync to \
                  everysec or always.",
             ),
-            Self::WeakDurability(_) => {
-                f.write_str("A restart of Redis begins empty: set appendonly to yes.")
-            }
+            Self::WeakDurability(_) => f.write_str("A restart of Redis begins empty: set appendonly to yes."),
             Self::Unreadable { code } => write!(
                 f,
                 "What Redis promises about acknowledged writes is unknown: CONFIG GET answers {code}, allow +config|get."

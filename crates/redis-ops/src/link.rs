@@ -73,10 +73,14 @@ impl Node {
         self.lanes.iter().any(|lane| lane.connection().is_some())
     }
 
-    /// Sends over the next connection that is up.
+    /// Sends over a connection that is up: the first while nobody else is using it, so that a lone caller always meets
+    /// the same warm task; else each in turn.
     fn send(&self, request: Request<'_>, asking: bool) -> Result<(Answer, &Lane), Error> {
-        let start = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut failure = None;
+        let start = match self.lanes[0].connection() {
+            Some(first) if first.is_idle() => 0,
+            _ => self.turn.fetch_add(1, Ordering::Relaxed),
+        };
         for turn in 0..self.lanes.len() {
             let lane = &self.lanes[(start + turn) % self.lanes.len()];
             let Some(connection) = lane.connection() else { continue };

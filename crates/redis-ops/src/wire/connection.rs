@@ -8,12 +8,13 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -53,6 +54,8 @@ pub(crate) struct Connection(Arc<Shared>);
 struct Shared {
     /// Held to append a request or take answers out, never across I/O.
     state: Mutex<State>,
+    /// As many as wait in `state`, to be read without its lock.
+    load: AtomicUsize,
     waiting_max: usize,
 }
 
@@ -86,7 +89,7 @@ impl Connection {
             writer: None,
             ended: None,
         };
-        let connection = Self(Arc::new(Shared { state: Mutex::new(state), waiting_max }));
+        let connection = Self(Arc::new(Shared { state: Mutex::new(state), load: AtomicUsize::new(0), waiting_max }));
         let work = drive(connection.clone(), stream);
         (connection, work)
     }
@@ -119,6 +122,7 @@ impl Connection {
         encode(&mut state.out, request.parts());
         state.waiting.push_back(Waiting { caller: Some(caller), since });
         state.staged += 1;
+        self.0.load.store(state.waiting.len(), Ordering::Relaxed);
         let writer = state.writer.take();
         drop(state);
         if let Some(writer) = writer {
@@ -150,7 +154,7 @@ impl Connection {
 
     /// Whether nobody waits.
     pub(crate) fn is_idle(&self) -> bool {
-        self.0.state.lock().waiting.is_empty()
+        self.0.load.load(Ordering::Relaxed) == 0
     }
 
     /// Ends it: those who wait learn what is known, the work ends.
@@ -160,6 +164,7 @@ impl Connection {
             state.ended.get_or_insert_with(|| why.into());
             let staged = std::mem::take(&mut state.staged);
             state.out = BytesMut::new();
+            self.0.load.store(0, Ordering::Relaxed);
             (std::mem::take(&mut state.waiting), staged, state.writer.take())
         };
         let sent = waiting.len() - staged;
@@ -267,6 +272,7 @@ impl Pump {
             let sent = state.waiting.len() - state.staged;
             let due = replies.len().min(sent);
             callers.extend(state.waiting.drain(..due));
+            shared.load.store(state.waiting.len(), Ordering::Relaxed);
         }
         let unasked = replies.len() > callers.len();
         for (waiting, reply) in callers.into_iter().zip(replies) {
@@ -280,17 +286,3 @@ impl Pump {
         }
     }
 }
-
-impl AsRef<Shared> for Connection {
-    fn as_ref(&self) -> &Shared {
-        &self.0
-    }
-}
-
-/// Only to make sure that a stream can be driven from any thread.
-const _: fn() = || {
-    fn assert_send<T: Send>() {}
-    assert_send::<Pump>();
-    fn assert_io<T: AsyncRead + AsyncWrite + Unpin>() {}
-    assert_io::<Stream>();
-};
