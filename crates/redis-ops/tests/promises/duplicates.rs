@@ -5,17 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidegate_redis_ops::{Class, Redis, Script};
-use tidegate_test_redis::Server;
+use tidegate_test_redis::{Proxy, Server, Toward};
 use tokio::time::{Instant, sleep};
 
-use crate::connect;
-
-/// How long connections are being killed; `TIDEGATE_KILL_SECONDS` makes it longer.
-#[expect(clippy::disallowed_methods, reason = "a test's own length")]
-fn length() -> Duration {
-    let seconds = std::env::var("TIDEGATE_KILL_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(3))
-}
+use crate::{connect, until};
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -45,12 +38,22 @@ async fn increment(redis: Redis, counts: Arc<Counts>, stop: Arc<AtomicBool>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_killed_all_the_time_make_no_duplicates_and_lose_no_acknowledgement() {
+    kill_connections_for(Duration::from_secs(3)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute: cargo test -p tidegate-redis-ops -- --ignored"]
+async fn the_same_for_a_minute() {
+    kill_connections_for(Duration::from_secs(60)).await;
+}
+
+async fn kill_connections_for(length: Duration) {
     let server = Server::start().await;
     let redis = connect(&server.url()).await;
     let (counts, stop) = (Arc::<Counts>::default(), Arc::<AtomicBool>::default());
     let callers: Vec<_> =
         (0..16).map(|_| tokio::spawn(increment(redis.clone(), counts.clone(), stop.clone()))).collect();
-    let (end, mut kills) = (Instant::now() + length(), 0);
+    let (end, mut kills) = (Instant::now() + length, 0);
     while Instant::now() < end {
         sleep(Duration::from_millis(50)).await;
         kills += server.client_kill_all().await;
@@ -66,4 +69,28 @@ async fn connections_killed_all_the_time_make_no_duplicates_and_lose_no_acknowle
     assert!(kills > 10 && ambiguous > 0, "the link was in use when it was cut");
     assert!(executed >= acknowledged, "an acknowledged increment is missing");
     assert!(executed <= acknowledged + ambiguous, "an increment happened twice, or one called not sent happened");
+}
+
+#[tokio::test]
+async fn cut_at_any_byte_a_call_is_never_called_unsent_when_it_happened() {
+    let server = Server::start().await;
+    let proxy = Proxy::start(server.addr());
+    let redis = connect(&server.url_through(&proxy)).await;
+    let script = Script::new("increment", "return redis.call('INCR', KEYS[1])");
+    for toward in [Toward::Server, Toward::Client] {
+        for bytes in 0..60 {
+            let before: u64 = server.cli(&["GET", "n"]).await.parse().unwrap_or(0);
+            proxy.cut_once(toward, bytes);
+            let answer = redis.run(&script, &["n".into()], Vec::new()).await;
+            proxy.heal();
+            let after: u64 = server.cli(&["GET", "n"]).await.parse().unwrap_or(0);
+            match answer.map_err(|error| error.class()) {
+                Ok(_) => assert_eq!(after, before + 1),
+                Err(Class::Transient) => assert_eq!(after, before, "{toward:?} {bytes}"),
+                Err(Class::Ambiguous) => assert!(after <= before + 1),
+                Err(class) => panic!("{class:?}"),
+            }
+            until(async || redis.ping().await.ok()).await;
+        }
+    }
 }

@@ -51,6 +51,29 @@ async fn one_who_joins_later_is_subscribed_at_once_and_one_who_returns_again() {
 }
 
 #[tokio::test]
+async fn nobody_is_called_subscribed_before_redis_says_so() {
+    let server = Server::start().await;
+    let redis = connect(&server.url()).await;
+    let mut other = redis.subscribe("c".into());
+    assert_eq!(other.next().await, Signal::Subscribed);
+    server.pause();
+    let mut early = redis.subscribe("d".into());
+    let short = Duration::from_millis(100);
+    assert!(tokio::time::timeout(short, early.next()).await.is_err());
+    let mut late = redis.subscribe("d".into());
+    assert!(tokio::time::timeout(short, late.next()).await.is_err());
+    // Gone and back while the first word is still under way.
+    drop((early, late));
+    tokio::task::yield_now().await;
+    let mut again = redis.subscribe("d".into());
+    assert!(tokio::time::timeout(short, again.next()).await.is_err());
+    server.resume();
+    assert_eq!(again.next().await, Signal::Subscribed);
+    command(&redis, &["PUBLISH", "d", "x"]).await.unwrap();
+    assert_eq!(again.next().await, Signal::Message("x".into()));
+}
+
+#[tokio::test]
 async fn a_lost_link_is_told_and_messages_arrive_again_after_subscribed() {
     let server = Server::start().await;
     let redis = connect(&server.url()).await;
