@@ -5,12 +5,15 @@
 #[allow(unreachable_pub, reason = "shared by the suites of all backends")]
 mod conformance;
 
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use conformance::Opening;
 use tidegate_metrics::Registry;
 use tidegate_queue::{Config, Queues};
-use tidegate_redis_ops::Redis;
+use tidegate_redis_ops::{Redis, acl_line};
+use tidegate_test_redis::{Cluster, Server};
+use tokio::sync::OnceCell;
 
 /// A prefix nobody else has used on the servers of this run.
 fn prefix() -> String {
@@ -24,15 +27,54 @@ async fn open(url: &str, prefix: &str, config: Config) -> Queues {
     Queues::connect(redis, Config { redis_prefix: prefix.into(), ..config }, &registry).await.unwrap()
 }
 
-/// Every start is another process on the same server.
-fn standalone() -> impl Fn(Config) -> Opening + 'static {
+/// Every start is another process on the same Redis, found at `url`.
+fn on<F: Future<Output = String> + 'static>(url: impl Fn() -> F + 'static) -> impl Fn(Config) -> Opening + 'static {
     let prefix = prefix();
     move |config| {
-        let prefix = prefix.clone();
-        Box::pin(async move { open(&tidegate_test_redis::shared().await.url(), &prefix, config).await })
+        let (prefix, url) = (prefix.clone(), url());
+        Box::pin(async move { open(&url.await, &prefix, config).await })
     }
 }
 
+fn one_server() -> impl Fn(Config) -> Opening + 'static {
+    on(async || tidegate_test_redis::shared().await.url())
+}
+
+fn socket() -> impl Fn(Config) -> Opening + 'static {
+    on(async || format!("redis+unix://{}", tidegate_test_redis::shared().await.socket().display()))
+}
+
+fn cluster() -> impl Fn(Config) -> Opening + 'static {
+    static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+    on(async || CLUSTER.get_or_init(Cluster::start).await.url())
+}
+
+/// TLS, and a user who may do no more than `acl_line` grants.
+fn least_user_over_tls() -> impl Fn(Config) -> Opening + 'static {
+    static SERVER: OnceCell<Server> = OnceCell::const_new();
+    let start = async || {
+        let line = acl_line("app", "t");
+        let user = line.strip_prefix("ACL SETUSER ").expect("an ACL line").to_owned();
+        Server::builder().tls().acl(user).start().await
+    };
+    on(move || async move {
+        let server = SERVER.get_or_init(start).await;
+        format!("{}?ca={}", server.url_as("app", "password"), server.ca().display())
+    })
+}
+
 mod on_one_server {
-    crate::conformance! { crate::standalone }
+    crate::conformance! { crate::one_server }
+}
+
+mod over_a_socket {
+    crate::conformance! { crate::socket }
+}
+
+mod on_a_cluster {
+    crate::conformance! { crate::cluster }
+}
+
+mod as_the_least_user_over_tls {
+    crate::conformance! { crate::least_user_over_tls }
 }

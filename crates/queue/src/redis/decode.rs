@@ -30,7 +30,7 @@ fn started_at(grant: u64) -> UnixMillis {
     UnixMillis(i64::try_from(grant >> 8).unwrap_or(0) + BIRTH_MS)
 }
 
-/// Reads one pair of the reply of `step`.
+/// Reads what `step` says of a job it hands out, and its record.
 pub(super) fn granted(queue: u32, name: &QueueName, head: Bytes, record: Bytes) -> Result<Granted, Error> {
     let mut head = Reader(head);
     let broken = |detail: String| Error::Damaged { id: JobId { queue: name.clone(), number: 0 }, detail };
@@ -38,7 +38,7 @@ pub(super) fn granted(queue: u32, name: &QueueName, head: Bytes, record: Bytes) 
         (head.number(6).map_err(broken)?, head.number(2).map_err(broken)?, head.number(6).map_err(broken)?);
     let id = JobId { queue: name.clone(), number };
     let record = Record::read(record).map_err(|detail| Error::Damaged { id: id.clone(), detail })?;
-    let since = if head.is_empty() { 0 } else { head.number(6).map_err(broken)? };
+    let since = head.number(6).map_err(broken)?;
     let since = if since == 0 { record.available_at() } else { UnixMillis(i64::try_from(since).unwrap_or(0)) };
     let started = started_at(grant);
     let (data, apart) = match record.data {

@@ -41,7 +41,7 @@ pub(crate) struct Outgoing {
     pub(crate) apart: Option<Bytes>,
     /// Bytes counted against the queue's bound.
     pub(crate) weight: u64,
-    /// Nothing about it needs a look of its own.
+    /// It has neither key, dedup key, delay nor expiry: nothing about it needs a look of its own.
     pub(crate) is_plain: bool,
 }
 

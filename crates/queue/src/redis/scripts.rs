@@ -21,8 +21,11 @@ pub(crate) struct Scripts {
     pub(crate) make: Script,
 }
 
+const HEAD: &str = include_str!("lua/head.lua");
 const RULES: &str = include_str!("lua/rules.lua");
 const VIEW: &str = include_str!("lua/view.lua");
+const PUSH_EACH: &str = include_str!("lua/push_each.lua");
+const STEP_EACH: &str = include_str!("lua/step_each.lua");
 
 /// The verbs and their files, for the scripts and for the documentation.
 pub(crate) const SOURCES: [(&str, &str); 13] = [
@@ -47,8 +50,11 @@ pub(crate) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
         let source = SOURCES.iter().find(|(name, _)| *name == verb).map_or("", |(_, source)| source);
         match verb {
             "make" => Script::new(verb, source),
-            "look" | "cancel" | "retry" | "list" => Script::new(verb, format!("{RULES}{VIEW}{source}")),
-            _ => Script::new(verb, format!("{RULES}{source}")),
+            // The short way comes before the rules, so that it does not pay for them.
+            "push" => Script::new(verb, format!("{HEAD}{source}{RULES}{PUSH_EACH}")),
+            "step" => Script::new(verb, format!("{HEAD}{source}{RULES}{STEP_EACH}")),
+            "look" | "cancel" | "retry" | "list" => Script::new(verb, format!("{HEAD}{RULES}{VIEW}{source}")),
+            _ => Script::new(verb, format!("{HEAD}{RULES}{source}")),
         }
     };
     Scripts {

@@ -17,6 +17,8 @@ use crate::{Claim, Claimed, Error, Finish, Lease, Outcome, Retry};
 
 /// Payload bytes handed out in one script at most, but for a single job, as on the embedded store.
 const CLAIM_BYTES_MAX: usize = 32 << 20;
+/// Bytes of what `step` says of a job it hands out, beside its record.
+const HEAD: usize = 20;
 /// Bytes that weigh as much as a job.
 const BYTES_PER_JOB: usize = 4096;
 /// The longest error text that is kept. 8 KiB: a stack trace fits.
@@ -299,8 +301,10 @@ impl Shared {
         self.filled(live, bytes);
         let outcomes = reply.bytes()?.iter().map(|letter| outcome(*letter)).collect();
         let mut jobs = Vec::new();
-        for (head, record) in reply.pairs()? {
-            match granted(self.no, &self.name, head, record.into_bytes()?) {
+        let mut heads = reply.bytes()?;
+        while !heads.is_empty() {
+            let head = heads.split_to(HEAD.min(heads.len()));
+            match granted(self.no, &self.name, head, reply.bytes()?) {
                 Ok(job) => jobs.push(job),
                 // Left to its lease; whoever looks at it is told what is wrong with it.
                 Err(error) => tracing::error!(queue = %self.name, %error, "a job that cannot be read"),

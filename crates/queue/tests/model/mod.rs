@@ -1,5 +1,7 @@
 //! The queue as somebody would write it who has all the time in the world: one `Vec`, looked through for everything.
 
+pub mod pair;
+
 use tidegate_queue::{Lease, State};
 
 pub const LEASE: i64 = 10_000;

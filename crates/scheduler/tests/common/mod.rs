@@ -53,7 +53,7 @@ impl Bench {
 
     /// The job once it is in this state.
     pub async fn until(&self, id: &JobId, state: State) -> Job {
-        let mut changes = self.queue.subscribe();
+        let mut changes = self.queue.subscribe().await.unwrap();
         let reached = async {
             loop {
                 let job = self.queues.job(id).await.unwrap();

@@ -23,7 +23,7 @@ local report, failure = parse('>I2I2', over, 20)
 call('ZREM', SETS[state], id)
 call('HDEL', ENDS, id)
 call('HDEL', LARGE, 'r' .. id)
-meta.kept = meta.kept - parse('>I4', over, 16)
+meta.finished, meta.kept = meta.finished - 1, meta.kept - parse('>I4', over, 16)
 meta.live, meta.bytes = meta.live + 1, meta.bytes + o.weight
 if o.dedup then call('HSET', DEDUP, o.dedup, id .. pack('>I6', o.until_)) end
 set_tried(id, 0, 0, now, sub(over, 24 + report, 23 + report + failure))

@@ -1,16 +1,6 @@
--- The rules every script of a queue begins with: KEYS as named below (all of one queue, in one slot), ARGV[1] the settings.
--- They are the counterpart of `core`: the same decisions on sorted sets and hashes. Ids are the job's number in 6 bytes,
--- big-endian, so that equal scores stand in the order of submission. See keys.rs for the table of keys.
-local META, JOBS, LINE, DUE, RUNNING, EXPIRIES, GRANTED, NOTES, LANES, WAITING, DEDUP, EXPIRING, ENDS, COMPLETED, CANCELLED,
-  DISCARDED, LARGE, BLOCKS, COUNTS, LOG, IDEMPOTENCY, AGES, OP = unpack(KEYS)
-local call, pack, parse, sub, byte, floor, concat = redis.call, struct.pack, struct.unpack, string.sub, string.byte, math.floor, table.concat
-
--- 2^44 turns per priority: the line's score is priority * TURNS + turn and stays below 2^52, exact in a double.
-local TURNS = 17592186044416
--- 2020-01-01 in seconds: numbers and grants begin with the time since then, so that none is used twice, whatever tail of
--- its history a Redis has lost.
-local BIRTH = 1577836800
-local DAY, HALF_HOUR = 86400000, 1800000
+-- The rules, as functions: the counterpart of `core`, the same decisions on sorted sets and hashes. They follow head.lua, and in
+-- scripts with a short way for plain jobs that short way, so that it does not pay for what it does not use.
+-- KEYS and ARGV as there.
 local SCHEDULED, AVAILABLE, IS_RUNNING, RETRYABLE, COMPLETE, CANCEL, DISCARD = 0, 1, 2, 3, 4, 5, 6
 local ENQUEUED, PROMOTED, CLAIMED, DONE, RETRYING, RESCUED, RELEASED, CANCEL_ASKED, WAS_CANCELLED, WAS_DISCARDED, RETRIED,
   PRUNED = '\0', '\1', '\2', '\3', '\4', '\5', '\6', '\7', '\8', '\9', '\10', '\11'
@@ -19,27 +9,12 @@ local APART = 128
 local SETS = {[COMPLETE] = COMPLETED, [CANCEL] = CANCELLED, [DISCARD] = DISCARDED}
 local CHANGE = {[COMPLETE] = DONE, [CANCEL] = WAS_CANCELLED, [DISCARD] = WAS_DISCARDED}
 
-local manual, lease_ms, jobs_max, bytes_max, overflow, key_limit, running_limit, finished_max, finished_bytes_max, history_max,
-  idempotency_max, idempotency_window, chance = parse('>I6I5I6I6BI4I4I6I6I6I6I6I4', ARGV[1])
-local now = manual
-if now == 0 then
-  local time = call('TIME')
-  now = time[1] * 1000 + floor(time[2] / 1000)
-end
-
-local second = floor(now / 1000)
-local E_SLOT, F_SLOT = 'e' .. second % 60, 'f' .. second % 60
-local FIELDS = {'number', 'grant', 'turn', 'live', 'bytes', 'retryable', 'kept', 'place', 'next', 'paused', 'waiting', 'answers',
-  'forgotten', E_SLOT, F_SLOT}
-local loaded = call('HMGET', META, unpack(FIELDS))
--- The queue's numbers; `save` writes back those that changed. `next`: nothing is due before. `waiting`: somebody wants to
--- be told when there is something to claim. `kept`: bytes of finished jobs. `place`: of the newest entry of the log.
+local FIELDS = {'number', 'grant', 'turn', 'live', 'bytes', 'retryable', 'finished', 'kept', 'place', 'next', 'paused', 'waiting',
+  'answers', 'forgotten', E_SLOT, F_SLOT}
+-- `save` writes back what changed.
 local meta = {}
-for i = 1, 13 do
-  meta[FIELDS[i]] = tonumber(loaded[i] or 0)
-end
-local NEVER = 281474976710655
-if not loaded[9] then meta.next = NEVER end
+for i = 1, 16 do meta[FIELDS[i]] = tonumber(loaded[i] or 0) end
+if not loaded[10] then meta.next = NEVER end
 local next_before = meta.next
 local enqueued, ended = 0, 0
 
@@ -124,18 +99,15 @@ local function options(record)
   o.weight = o.data + byte(record, o.kind_at) + key + dedup
   return o
 end
-local PLAIN = {}
-for priority = 0, 255 do
-  PLAIN[priority] = false
-end
+local plain = {}
 -- Most jobs are plain: what the rules must know of them is their priority.
 local function about(record)
   local flags, priority = byte(record, 7, 8)
   if flags > 0 then return options(record) end
-  local o = PLAIN[priority]
+  local o = plain[priority]
   if not o then
     o = {flags = 0, priority = priority, timeout = HALF_HOUR, retention = DAY, attempts = 4, base = 1000, cap = 300000}
-    PLAIN[priority] = o
+    plain[priority] = o
   end
   o.weight = #record - 9
   return o
@@ -262,7 +234,7 @@ local function finish(id, o, state, attempt, started, failure, result)
   local set = done[state]
   set[#set + 1] = now + o.retention
   set[#set + 1] = id
-  meta.kept = meta.kept + size
+  meta.finished, meta.kept = meta.finished + 1, meta.kept + size
   due_at(now + o.retention)
 end
 
@@ -305,22 +277,19 @@ local function prune(state, ids)
     note(PRUNED, ids[i], sub(ends[i], 2, 3))
     forget(ids[i], byte(ends[i]) >= APART)
   end
+  meta.finished = meta.finished - #ids
   each('ZREM', SETS[state], ids)
   each('HDEL', ENDS, ids)
 end
 
 -- Forgets the finished jobs whose time would come first while there are too many, the dead letter set last.
 local function prune_excess(budget)
-  if not (finished_max < NEVER) then return end
+  if meta.finished <= finished_max and meta.kept <= finished_bytes_max then return end
   flush()
-  local completed, cancelled, discarded = call('ZCARD', COMPLETED), call('ZCARD', CANCELLED), call('ZCARD', DISCARDED)
-  local excess = completed + cancelled + discarded - finished_max
-  if excess > 0 and cancelled == 0 and completed > 0 then
-    local ids = call('ZRANGE', COMPLETED, 0, math.min(excess, completed, budget) - 1)
-    prune(COMPLETE, ids)
-    excess, completed, budget = excess - #ids, completed - #ids, budget - #ids
+  if meta.finished > finished_max and call('EXISTS', CANCELLED) == 0 then
+    prune(COMPLETE, call('ZRANGE', COMPLETED, 0, math.min(meta.finished - finished_max, budget) - 1))
   end
-  while (excess > 0 or meta.kept > finished_bytes_max) and budget > 0 do
+  while (meta.finished > finished_max or meta.kept > finished_bytes_max) and budget > 0 do
     local first, second_ = call('ZRANGE', COMPLETED, 0, 0, 'WITHSCORES'), call('ZRANGE', CANCELLED, 0, 0, 'WITHSCORES')
     local state, id = COMPLETE, first[1]
     local a, b = tonumber(first[2]), tonumber(second_[2])
@@ -332,7 +301,7 @@ local function prune_excess(budget)
     end
     if not id then return end
     prune(state, {id})
-    excess, budget = excess - 1, budget - 1
+    budget = budget - 1
   end
 end
 
@@ -565,7 +534,8 @@ local function upkeep(budget)
   budget = rescue_expired(budget)
   if budget > 0 then budget = promote(budget) end
   if budget > 0 then budget = expire_due(budget) end
-  flush()
+  -- What just ended counts against the bound before anything is forgotten because of its age.
+  prune_excess(1000)
   if budget > 0 then budget = prune_due(budget) end
   if budget > 0 then budget = forget_old_idempotencies(budget) end
   flush()
@@ -574,8 +544,6 @@ local function upkeep(budget)
 end
 
 -- The end of a call -------------------------------------------------------------------------------------------------
-
-local BASE = sub(META, 1, -5)
 
 -- Tells those who wait: there is something to claim, or something is due earlier than they know. A process whose push this
 -- was wakes its own, so its name goes along.
@@ -588,11 +556,10 @@ local function wake(who)
   end
 end
 
-local function count(slot, was, n)
+local function count(slot, n)
   if n == 0 then return end
-  local at, before = string.match(was or '', '^(%d+):(%d+)$')
-  if tonumber(at) ~= second then before = 0 end
-  call('HSET', META, slot, string.format('%.0f:%.0f', second, before + n))
+  local before = floor(meta[slot] / RATE) == second and meta[slot] % RATE or 0
+  meta[slot] = second * RATE + math.min(before + n, RATE - 1)
 end
 
 -- Writes the log, the queue's numbers and what was gathered. Every script that changes something ends with this. With
@@ -615,8 +582,10 @@ local function save(wants, who)
   end
   wake(who)
   if wants then meta.waiting = 1 end
+  count(E_SLOT, enqueued)
+  count(F_SLOT, ended)
   local changed = {}
-  for i = 1, 13 do
+  for i = 1, 16 do
     local field = FIELDS[i]
     if meta[field] ~= tonumber(loaded[i]) then
       changed[#changed + 1] = field
@@ -624,8 +593,6 @@ local function save(wants, who)
     end
   end
   if #changed > 0 then call('HSET', META, unpack(changed)) end
-  count(E_SLOT, loaded[14], enqueued)
-  count(F_SLOT, loaded[15], ended)
   local tally = {}
   for i = 1, #log do tally[i] = log[i].change .. pack('>I4', log[i].count or #log[i]) end
   return concat(tally)

@@ -8,8 +8,8 @@ for _, letter in ipairs({'e', 'f'}) do
   local slots, sum = {}, 0
   for i = 0, 59 do slots[i + 1] = letter .. i end
   for _, slot in ipairs(call('HMGET', META, unpack(slots))) do
-    local at, many = string.match(slot or '', '^(%d+):(%d+)$')
-    if at and second - at < 60 and tonumber(at) <= second then sum = sum + many end
+    local at = floor((slot or 0) / RATE)
+    if second - at < 60 and at <= second then sum = sum + slot % RATE end
   end
   rates[letter] = sum
 end

@@ -1,181 +1,243 @@
--- Ends attempts and hands out jobs. ARGV: settings, operation, jobs wanted, bytes wanted, '1' when who gets none waits,
--- attempts to end (15 bytes each: verb, id, attempt, grant), then what the verbs C and f come with.
--- Replies: now, next, tally, live, bytes, outcomes (a letter each), then per job: id attempt grant since, record.
+-- Ends attempts and hands out jobs, the short way: completions and claims of plain jobs when nothing is due and nobody left a
+-- note. ARGV: settings, operation, jobs wanted, bytes wanted, '1' when who gets none waits, attempts to end (15 bytes each:
+-- verb, id, attempt, grant), then what the verbs C and f come with. Replies: now, next, tally, live, bytes, outcomes (a letter
+-- each), heads of the jobs handed out (id 6, attempt 2, grant 6, available since 6 or 0), their records.
 local operation, limit, bytes_left, waits, ends = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
 -- What memory is short of must still be able to end: a first write that is always allowed lets the whole call through.
 call('HDEL', META, '')
-local before = call('GET', OP)
-local reply
 
 -- Sent once more because the reply was lost: the same outcomes, and the jobs of that grant that are still held.
-if before and number_of(before) >= number_of(operation) then
-  if sub(before, 1, 6) ~= operation then return redis.error_reply('SUPERSEDED a newer operation of this process came first') end
-  reply = {now, meta.next, '', meta.live, meta.bytes, sub(before, 13)}
-  local grant = sub(before, 7, 12)
-  local ids = {}
+local function again(before)
+  local grant, ids, reply = sub(before, 7, 12), {}, {now, tonumber(loaded[10] or NEVER), '', tonumber(loaded[4] or 0),
+    tonumber(loaded[5] or 0), sub(before, 13)}
   local all = call('HGET', GRANTED, grant) or ''
   for at = 1, #all, 6 do ids[#ids + 1] = sub(all, at, at + 5) end
-  local held, records = fetch('HMGET', RUNNING, ids), fetch('HMGET', JOBS, ids)
+  local heads = {}
+  reply[7] = ''
   for i = 1, #ids do
-    if held[i] and sub(held[i], 3, 8) == grant then
-      reply[#reply + 1] = ids[i] .. sub(held[i], 1, 8)
-      reply[#reply + 1] = records[i]
+    local held = call('HGET', RUNNING, ids[i])
+    if held and sub(held, 3, 8) == grant then
+      heads[#heads + 1] = ids[i] .. sub(held, 1, 8) .. '\0\0\0\0\0\0'
+      reply[#reply + 1] = call('HGET', JOBS, ids[i])
     end
   end
+  reply[7] = concat(heads)
   return reply
 end
-local more = upkeep(500)
 
-local outcomes = {}
-local function end_attempts()
-  local ids, n = {}, #ends / 15
-  for i = 1, n do ids[i] = sub(ends, 15 * i - 13, 15 * i - 8) end
-  local held, mine = fetch('HMGET', RUNNING, ids), {}
-  local ended_ids, by_grant, extra = {}, {}, 6
-  for i = 1, n do
-    local h = held[i]
-    if h and sub(h, 1, 8) == sub(ends, 15 * i - 7, 15 * i) and parse('>I6', h, 9) > now and not by_grant[ids[i]] then
-      by_grant[ids[i]] = true
-      ended_ids[#ended_ids + 1] = ids[i]
-      mine[i] = #ended_ids
+-- Answers nil when the long way has to be gone; nothing is written then.
+local function short_way()
+  local live, bytes, next = tonumber(loaded[4] or 0), tonumber(loaded[5] or 0), tonumber(loaded[10] or NEVER)
+  if next <= now or call('EXISTS', NOTES, WAITING) > 0 then return nil end
+  local ids, many = {}, #ends / 15
+  for i = 1, many do
+    local verb = byte(ends, 15 * i - 14)
+    if verb ~= 99 and verb ~= 67 then return nil end
+    ids[i] = sub(ends, 15 * i - 13, 15 * i - 8)
+  end
+  local paused = loaded[11] == '1'
+  local wanted = paused and 0 or limit
+  local running = running_limit < 4294967295 and call('HLEN', RUNNING)
+
+  -- First everything is read.
+  local held, records = {}, {}
+  if many > 0 then
+    held = call('HMGET', RUNNING, unpack(ids))
+    records = call('HMGET', JOBS, unpack(ids))
+  end
+  local seen, over, outcomes, items, by_grant = {}, 0, {}, {}, {}
+  for i = 1, many do
+    local h, id = held[i], ids[i]
+    if h and not seen[id] and sub(h, 1, 8) == sub(ends, 15 * i - 7, 15 * i) and parse('>I6', h, 9) > now then
+      local flags = byte(records[i], 7)
+      if flags > 1 then return nil end
+      seen[id] = true
+      over = over + 1
+      outcomes[i] = 'o'
+      items[over] = sub(ends, 15 * i - 13, 15 * i - 6)
       local grant = sub(h, 3, 8)
       by_grant[grant] = (by_grant[grant] or 0) + 1
-    end
-  end
-  if #ended_ids > 0 then each('HDEL', RUNNING, ended_ids) end
-  local records = fetch('HMGET', JOBS, ended_ids)
-  for i = 1, n do
-    local verb, id = byte(ends, 15 * i - 14), ids[i]
-    local argument, big
-    if verb ~= 99 and verb ~= 114 then
-      extra = extra + 1
-      argument = ARGV[extra]
-      if verb == 67 and byte(argument) == 2 then
-        extra = extra + 1
-        big = ARGV[extra]
-      end
-    end
-    if not mine[i] then
-      outcomes[i] = 's'
     else
-      outcomes[i] = 'o'
-      local h, record = held[i], records[mine[i]]
-      local o, attempt, started = about(record), parse('>I2', h), started_at(sub(h, 3, 8))
-      if verb == 99 or verb == 67 then
-        local failure = ''
-        if notes() then
-          local _, _, _, last = tried(id)
-          failure = last
-        end
-        if o.lane then stop(o) end
-        finish(id, o, COMPLETE, attempt, started, failure, argument)
-        if big and o.retention > 0 then call('HSET', LARGE, 'r' .. id, big) end
-      elseif verb == 102 then
-        local mode, delay = parse('>BI5', argument)
-        if mode == 0 then
-          delay = nil
-        elseif mode == 1 then
-          delay = backoff(o, attempt, next_chance())
-        end
-        fail(id, o, attempt, started, sub(argument, 7), delay)
-      elseif notes() and call('HEXISTS', NOTES, 'c' .. id) == 1 then
-        local _, _, _, failure = tried(id)
-        stop(o)
-        finish(id, o, CANCEL, attempt, started, failure)
-      else
-        local _, _, _, failure = tried(id)
-        stop(o)
-        if notes() then call('HDEL', NOTES, 'r' .. id) end
-        attempt = attempt - 1
-        set_tried(id, attempt, attempt > 0 and started or 0, now, failure)
-        if attempt == 0 and o.expires then
-          call('ZADD', EXPIRING, o.expires, id)
-          due_at(o.expires)
-        end
-        enter(id, o, tonumber(sub(h, 20)) % TURNS)
-        note(RELEASED, id, pack('>I2', attempt))
-      end
+      outcomes[i] = 's'
     end
   end
-  for grant, count in pairs(by_grant) do
-    if count ~= true and call('HSTRLEN', GRANTED, grant) == 6 * count then
-      call('HDEL', GRANTED, grant)
-      call('ZREM', EXPIRIES, grant)
+  if running then wanted = math.max(0, math.min(wanted, running_limit - (running - over))) end
+  local line, got, next_ids, next_records = {}, 0, {}, {}
+  if wanted > 0 then
+    line = call('ZRANGE', LINE, 0, wanted - 1, 'WITHSCORES')
+    got = #line / 2
+    for i = 1, got do next_ids[i] = line[2 * i - 1] end
+    if got > 0 then next_records = call('HMGET', JOBS, unpack(next_ids)) end
+    for i = 1, got do
+      local flags = byte(next_records[i], 7)
+      bytes_left = bytes_left - #next_records[i]
+      if flags > 1 or bytes_left < 0 then return nil end
     end
   end
-end
-if #ends > 0 then end_attempts() end
 
-local wanted, grant = limit, '\0\0\0\0\0\0'
-local jobs = {}
-local function claim()
-  meta.grant = math.max(meta.grant + 1, math.max(0, now - BIRTH * 1000) * 256)
-  grant = id_of(meta.grant)
-  local held, ids, got, terms = {}, {}, 0, grant .. pack('>I6', now + lease_ms)
-  local half_hour = pack('>I5', HALF_HOUR)
-  while got < limit do
-    -- The next job of a key goes to the line when the one before it leaves, so keys are taken one by one.
-    local popped = call('ZPOPMIN', LINE, call('EXISTS', WAITING) == 1 and 1 or limit - got)
-    if #popped == 0 then break end
-    local some, fields = {}, notes() and {}
-    for i = 1, #popped, 2 do
-      some[#some + 1] = popped[i]
-      if fields then fields[#fields + 1] = 't' .. popped[i] end
-    end
-    local records = call('HMGET', JOBS, unpack(some))
-    local past = fields and call('HMGET', NOTES, unpack(fields))
-    for i = 1, #some do
-      local id, record = some[i], records[i]
-      local flags, t = byte(record, 7), past and past[i]
-      local o = flags > 0 and options(record)
-      local attempts = t and parse('>I2', t) or 0
-      if o and attempts == 0 and o.expires and o.expires <= now then
-        leave_line(id, o)
-        finish(id, o, DISCARD, 0, 0, EXPIRED)
-      else
-        bytes_left = bytes_left - (o and o.apart or #record)
-        if bytes_left < 0 and got > 0 then
-          local back = {}
-          for j = i, #some do
-            back[#back + 1] = popped[2 * j]
-            back[#back + 1] = some[j]
+  -- Then everything is written.
+  local log, tally, logged = {}, {}, 0
+  if over > 0 then
+    local gone, finished, done, kept, weight = {}, {}, {}, 0, 0
+    local extra, ended, at, started = 6, {}, 0, {}
+    local now_bytes = pack('>I6', now)
+    for i = 1, many do
+      local result = '\0'
+      local big
+      if byte(ends, 15 * i - 14) == 67 then
+        extra = extra + 1
+        result = ARGV[extra]
+        if byte(result) == 2 then
+          extra = extra + 1
+          big = ARGV[extra]
+        end
+      end
+      if outcomes[i] == 'o' then
+        local id, record, retention = ids[i], records[i], DAY
+        ended[#ended + 1] = id
+        local size = #record - 9
+        if byte(record, 7) == 1 then
+          size = size - 20
+          retention = parse('>I5', record, 14)
+        end
+        weight = weight + size
+        if retention == 0 then
+          gone[#gone + 1] = id
+        else
+          local state = '\4'
+          size = size + 60 + #result
+          if big then
+            state = '\132'
+            size = size + #big
+            call('HSET', LARGE, 'r' .. id, big)
           end
-          each('ZADD', LINE, back)
-          limit = got
-          break
+          local grant = sub(held[i], 3, 8)
+          local since = started[grant]
+          if not since then
+            since = pack('>I6', floor(parse('>I6', grant) / 256) + BIRTH * 1000)
+            started[grant] = since
+          end
+          finished[at + 1], finished[at + 2] = id, state .. sub(held[i], 1, 2) .. since .. now_bytes .. pack('>I4', size)
+            .. '\0\0\0\0' .. result
+          done[at + 1], done[at + 2] = now + retention, id
+          at = at + 2
+          kept = kept + size
+          if now + retention < next then next = now + retention end
         end
-        if o and o.lane then
-          call('ZREM', WAITING, o.lane .. string.char(o.priority) .. id)
-          local l = lane_of(o.lane)
-          l.running, l.head, l.turn = l.running + 1, nil, 0
-          settle(o.lane, l)
-        end
-        if o and o.expires and attempts == 0 then call('ZREM', EXPIRING, id) end
-        local attempt = attempts == 0 and '\0\1' or pack('>I2', attempts + 1)
-        got = got + 1
-        ids[got] = id
-        held[2 * got - 1] = id
-        held[2 * got] = attempt .. terms .. (o and pack('>I5', o.timeout) or half_hour) .. popped[2 * i]
-        jobs[2 * got - 1] = id .. attempt .. grant .. (t and sub(t, 9, 14) or '')
-        jobs[2 * got] = record
-        note(CLAIMED, id, attempt)
       end
     end
+    call('HDEL', RUNNING, unpack(ended))
+    for grant, count in pairs(by_grant) do
+      if call('HSTRLEN', GRANTED, grant) == 6 * count then
+        call('HDEL', GRANTED, grant)
+        call('ZREM', EXPIRIES, grant)
+      end
+    end
+    log[1] = '\3' .. pack('>I4', over) .. concat(items)
+    tally[1], logged = '\3' .. pack('>I4', over), over
+    local total, kept_before = tonumber(loaded[7] or 0) + at / 2, tonumber(loaded[8] or 0) + kept
+    if at > 0 then
+      for from = 1, at, 2000 do
+        call('HSET', ENDS, unpack(finished, from, math.min(from + 1999, at)))
+        call('ZADD', COMPLETED, unpack(done, from, math.min(from + 1999, at)))
+      end
+      -- Too many: those whose time would come first go, as long as they are completed ones.
+      local excess = total - finished_max
+      if excess > 0 and call('EXISTS', CANCELLED) == 0 then
+        local old = call('ZRANGE', COMPLETED, 0, math.min(excess, 1000) - 1)
+        if #old > 0 then
+          local how, pruned = call('HMGET', ENDS, unpack(old)), {}
+          for i = 1, #old do
+            kept_before = kept_before - parse('>I4', how[i], 16)
+            pruned[i] = old[i] .. sub(how[i], 2, 3)
+            gone[#gone + 1] = old[i]
+            if byte(how[i]) >= 128 then call('HDEL', LARGE, 'd' .. old[i], 'r' .. old[i]) end
+          end
+          call('ZREM', COMPLETED, unpack(old))
+          call('HDEL', ENDS, unpack(old))
+          total = total - #old
+          log[2] = '\11' .. pack('>I4', #old) .. concat(pruned)
+          tally[2], logged = '\11' .. pack('>I4', #old), logged + #old
+        end
+      end
+    end
+    if #gone > 0 then
+      for from = 1, #gone, 1000 do call('HDEL', JOBS, unpack(gone, from, math.min(from + 999, #gone))) end
+      local blocks = {}
+      for i = 1, #gone do
+        local block = sub(gone[i], 1, 5)
+        blocks[block] = (blocks[block] or 0) + 1
+      end
+      for block, count in pairs(blocks) do
+        if call('HINCRBY', COUNTS, block, -count) <= 0 then
+          call('HDEL', COUNTS, block)
+          call('ZREM', BLOCKS, block)
+        end
+      end
+    end
+    live, bytes = live - over, bytes - weight
+    local slot = tonumber(loaded[16] or 0)
+    slot = floor(slot / RATE) == second and math.min(slot + over, second * RATE + RATE - 1) or second * RATE + over
+    call('HSET', META, 'live', live, 'bytes', bytes, 'finished', total, 'kept', kept_before, F_SLOT, slot)
   end
+
+  local heads, grant = '', '\0\0\0\0\0\0'
   if got > 0 then
-    each('HSET', RUNNING, held)
-    call('HSET', GRANTED, grant, concat(ids))
+    call('ZREMRANGEBYRANK', LINE, 0, got - 1)
+    local number = math.max((loaded[2] or 0) + 1, math.max(0, now - BIRTH * 1000) * 256)
+    grant = pack('>I6', number)
+    local running_args, terms, half_hour = {}, '\0\1' .. grant .. pack('>I6', now + lease_ms), pack('>I5', HALF_HOUR)
+    for i = 1, got do
+      local record = next_records[i]
+      running_args[2 * i - 1] = next_ids[i]
+      running_args[2 * i] = terms .. (byte(record, 7) == 1 and sub(record, 9, 13) or half_hour) .. line[2 * i]
+    end
+    for from = 1, 2 * got, 2000 do call('HSET', RUNNING, unpack(running_args, from, math.min(from + 1999, 2 * got))) end
+    call('HSET', GRANTED, grant, concat(next_ids))
     call('ZADD', EXPIRIES, now + lease_ms, grant)
-    due_at(now + lease_ms)
+    if now + lease_ms < next then next = now + lease_ms end
+    call('HSET', META, 'grant', number)
+    log[#log + 1] = '\2' .. pack('>I4', got) .. concat(next_ids, '\0\1') .. '\0\1'
+    tally[#tally + 1], logged = '\2' .. pack('>I4', got), logged + got
+    local tail = '\0\1' .. grant .. '\0\0\0\0\0\0'
+    heads = concat(next_ids, tail) .. tail
   end
-  return got
+
+  -- The log, and those who wait.
+  if logged > 0 then
+    local place = tonumber(loaded[9] or 0)
+    local chunk = pack('>I6', now) .. concat(log)
+    if history_max > 0 then
+      call('XADD', LOG, 'MINID', '~', string.format('%.0f', math.max(0, place + logged - history_max)),
+        string.format('%.0f-1', place + 1), 'c', chunk)
+    end
+    call('PUBLISH', BASE .. 'events', pack('>I6', place + 1) .. chunk)
+    call('HSET', META, 'place', place + logged)
+  end
+  local waiting = loaded[12] == '1'
+  if waiting then
+    local ready = not paused and call('EXISTS', LINE) == 1 and (not running or running - over + got < running_limit)
+    if ready or next < tonumber(loaded[10] or NEVER) then
+      waiting = false
+      call('PUBLISH', BASE .. 'wake', 'w')
+    end
+  end
+  if waits and got < limit then waiting = true end
+  if next ~= tonumber(loaded[10] or NEVER) or waiting ~= (loaded[12] == '1') then
+    call('HSET', META, 'next', next, 'waiting', waiting and 1 or 0)
+  end
+  outcomes = concat(outcomes)
+  call('SET', OP, operation .. grant .. outcomes, 'EX', 600)
+  return {now, next, concat(tally), live, bytes, outcomes, heads, unpack(next_records)}
 end
-if limit > 0 and meta.paused == 0 then
-  if running_limit < 4294967295 then limit = math.min(limit, math.max(0, running_limit - call('HLEN', RUNNING))) end
-  if limit > 0 then wanted = wanted - claim() end
+
+do
+  local before = call('GET', OP)
+  if before then
+    local last, this = parse('>I6', before), parse('>I6', operation)
+    if last == this then return again(before) end
+    if last > this then return redis.error_reply('SUPERSEDED a newer operation of this process came first') end
+  end
+  local reply = short_way()
+  if reply then return reply end
 end
-local tally = save(waits and wanted > 0)
-call('SET', OP, operation .. grant .. concat(outcomes), 'EX', 600)
-reply = {now, more and now or meta.next, tally, meta.live, meta.bytes, concat(outcomes)}
-for i = 1, #jobs do reply[6 + i] = jobs[i] end
-return reply
