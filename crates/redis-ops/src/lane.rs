@@ -65,18 +65,19 @@ impl Lane {
                 },
             };
             let since = Instant::now();
-            let end = self.use_up(&core, stream, &stop, again).await;
+            let (end, was_of_use) = self.use_up(&core, stream, &stop, again).await;
             again = true;
             match end {
                 End::Closing => return,
                 // Reconnecting at once to a server that closes at once would be a hot loop.
-                End::Lost(_) if since.elapsed() > core.config.reconnect_min => backoff.reset(),
+                End::Lost(_) if was_of_use || since.elapsed() > core.config.reconnect_min => backoff.reset(),
                 End::Lost(_) | End::ReadOnly => {}
             }
         }
     }
 
-    async fn use_up(&self, core: &Arc<Core>, stream: Stream, stop: &CancellationToken, again: bool) -> End {
+    /// Also says whether any request was answered.
+    async fn use_up(&self, core: &Arc<Core>, stream: Stream, stop: &CancellationToken, again: bool) -> (End, bool) {
         let (connection, work) = Connection::new(stream, core.config.commands_max);
         let mut work = core.tasks.spawn(work);
         *self.current.write() = Some(connection.clone());
@@ -98,7 +99,7 @@ impl Lane {
         };
         connection.end(why);
         core.down(why);
-        end
+        (end, connection.has_answered())
     }
 }
 

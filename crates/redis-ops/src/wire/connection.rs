@@ -65,8 +65,9 @@ struct State {
     out: BytesMut,
     staged: usize,
     waiting: VecDeque<Waiting>,
-    /// When the last byte came.
+    /// When the last bytes came.
     heard: Instant,
+    answered: bool,
     writer: Option<Waker>,
     ended: Option<Box<str>>,
 }
@@ -86,6 +87,7 @@ impl Connection {
             staged: 0,
             waiting: VecDeque::new(),
             heard: Instant::now(),
+            answered: false,
             writer: None,
             ended: None,
         };
@@ -155,6 +157,11 @@ impl Connection {
     /// Whether nobody waits.
     pub(crate) fn is_idle(&self) -> bool {
         self.0.load.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether any request was answered.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.0.state.lock().answered
     }
 
     /// Ends it: those who wait learn what is known, the work ends.
@@ -269,6 +276,7 @@ impl Pump {
         {
             let mut state = shared.state.lock();
             state.heard = Instant::now();
+            state.answered |= !replies.is_empty();
             let sent = state.waiting.len() - state.staged;
             let due = replies.len().min(sent);
             callers.extend(state.waiting.drain(..due));

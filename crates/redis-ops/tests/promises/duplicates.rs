@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tidegate_redis_ops::{Class, Redis, Script};
+use tidegate_redis_ops::{Class, Config, Redis, Script};
 use tidegate_test_redis::{Proxy, Server, Toward};
 use tokio::time::{Instant, sleep};
 
-use crate::{connect, until};
+use crate::{connect, connect_with, until};
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -75,7 +75,8 @@ async fn kill_connections_for(length: Duration) {
 async fn cut_at_any_byte_a_call_is_never_called_unsent_when_it_happened() {
     let server = Server::start().await;
     let proxy = Proxy::start(server.addr());
-    let redis = connect(&server.url_through(&proxy)).await;
+    let soon = |config: &mut Config| config.reconnect_max = Duration::from_millis(20);
+    let redis = connect_with(&server.url_through(&proxy), soon).await;
     let script = Script::new("increment", "return redis.call('INCR', KEYS[1])");
     for toward in [Toward::Server, Toward::Client] {
         for bytes in 0..60 {
@@ -90,7 +91,8 @@ async fn cut_at_any_byte_a_call_is_never_called_unsent_when_it_happened() {
                 Err(Class::Ambiguous) => assert!(after <= before + 1),
                 Err(class) => panic!("{class:?}"),
             }
-            until(async || redis.ping().await.ok()).await;
+            // A success between failures: the breaker stays closed.
+            until(async || redis.command("GET", None, vec!["n".into()]).await.ok()).await;
         }
     }
 }
