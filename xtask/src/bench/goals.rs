@@ -29,6 +29,11 @@ enum Bound {
 use Bound::{AtLeast, AtMost};
 use Of::{Ratio, Value};
 
+const REDIS_QUEUE: &str = "redis_queue";
+const REDIS_OPS: &str = "redis_ops";
+/// Why no script may take longer.
+const SCRIPT: &str = "Redis serves nobody else while a script runs";
+
 const GOALS: &[Goal] = &[
     goal("metrics", "record, 1 thread(s), one series", Value("ns"), AtMost(5.0), "an atomic H2 histogram: 5 ns"),
     goal("metrics", "record, 2 thread(s), one series", Value("ns"), AtMost(6.0), "no growth; the atomic one: 9.9 ns"),
@@ -79,6 +84,95 @@ const GOALS: &[Goal] = &[
         "flat within a fifth from 10 k to 1 M",
     ),
     goal("queue", "restart with 1 M waiting", Value("s"), AtMost(2.0), "Redis AOF: 0.9 s; a scan of the store: 1.3 s"),
+    goal(
+        REDIS_QUEUE,
+        "drain, 100 in flight",
+        Value("jobs/s"),
+        AtLeast(300_000.0),
+        "BullMQ: 27.6 k; ChasquiMQ tuned: 293 k",
+    ),
+    goal(
+        REDIS_QUEUE,
+        "drain by 100 handlers",
+        Value("jobs/s"),
+        AtLeast(300_000.0),
+        "the same with the scheduler between",
+    ),
+    goal(REDIS_QUEUE, "bulk enqueue, chunks of 50", Value("jobs/s"), AtLeast(400_000.0), "ChasquiMQ: 170 k"),
+    goal(REDIS_QUEUE, "bulk enqueue, chunks of 50, 4 callers", Value("jobs/s"), AtLeast(400_000.0), "ChasquiMQ: 170 k"),
+    goal(REDIS_QUEUE, "bulk enqueue, chunks of 1000", Value("jobs/s"), AtLeast(400_000.0), "ChasquiMQ: 190 k"),
+    goal(
+        REDIS_QUEUE,
+        "bulk enqueue, chunks of 1000, 4 callers",
+        Value("jobs/s"),
+        AtLeast(400_000.0),
+        "ChasquiMQ: 190 k",
+    ),
+    goal(REDIS_QUEUE, "enqueue, 64 callers", Value("jobs/s"), AtLeast(250_000.0), "ChasquiMQ: 133 k; Asynq: 68 k"),
+    goal(REDIS_QUEUE, "enqueue, 1 caller", Ratio("fred PING"), AtLeast(0.95), "one caller waits for one round trip"),
+    goal(
+        REDIS_QUEUE,
+        "enqueue to handler at 500/s, same process, p50",
+        Value("µs"),
+        AtMost(120.0),
+        "ChasquiMQ: 164; BullMQ: 373 µs",
+    ),
+    goal(
+        REDIS_QUEUE,
+        "enqueue to handler at 500/s, same process, p99",
+        Value("µs"),
+        AtMost(400.0),
+        "ChasquiMQ: 469; BullMQ: 2689 µs",
+    ),
+    goal(
+        REDIS_QUEUE,
+        "enqueue to handler at 500/s, another process, p50",
+        Value("µs"),
+        AtMost(120.0),
+        "ChasquiMQ: 164; BullMQ: 373 µs",
+    ),
+    goal(
+        REDIS_QUEUE,
+        "enqueue to handler at 500/s, another process, p99",
+        Value("µs"),
+        AtMost(400.0),
+        "ChasquiMQ: 469; BullMQ: 2689 µs",
+    ),
+    goal(
+        REDIS_QUEUE,
+        "cancel to handler in another process, p99",
+        Value("ms"),
+        AtMost(20.0),
+        "a message, not the next beat; BullMQ cannot",
+    ),
+    goal(
+        REDIS_QUEUE,
+        "Redis memory per waiting job, 1 M",
+        Value("bytes"),
+        AtMost(200.0),
+        "BullMQ: 293; apalis: 452; Asynq: 560",
+    ),
+    goal(
+        REDIS_QUEUE,
+        "1 M delayed jobs due at once, promoted",
+        Value("jobs/s"),
+        AtLeast(200_000.0),
+        "apalis dies at 8000",
+    ),
+    goal(REDIS_QUEUE, "longest script: 1 M delayed jobs due at once", Value("ms"), AtMost(5.0), SCRIPT),
+    goal(REDIS_QUEUE, "longest script: drain, 100 in flight", Value("ms"), AtMost(5.0), SCRIPT),
+    goal(REDIS_QUEUE, "longest script: drain, batches of 1000", Value("ms"), AtMost(5.0), SCRIPT),
+    goal(REDIS_QUEUE, "longest script: bulk enqueue, chunks of 1000", Value("ms"), AtMost(5.0), SCRIPT),
+    goal(REDIS_QUEUE, "longest script: enqueue, 64 callers", Value("ms"), AtMost(5.0), SCRIPT),
+    goal(REDIS_OPS, "GET, 64 tasks", Ratio("fred"), AtLeast(0.95), "our surface costs a twentieth at most"),
+    goal(REDIS_OPS, "delete 1 M matching keys", Ratio("KEYS and DEL"), AtMost(1.1), "no longer than at one go"),
+    goal(
+        REDIS_OPS,
+        "worst PING while 1 M keys are deleted",
+        Ratio("KEYS and DEL"),
+        AtMost(0.02),
+        "others hardly notice",
+    ),
 ];
 
 const fn goal(area: &'static str, name: &'static str, of: Of, bound: Bound, why: &'static str) -> Goal {

@@ -6,6 +6,7 @@
 mod goals;
 mod history;
 mod machine;
+mod peers;
 mod row;
 
 use std::process::ExitCode;
@@ -18,14 +19,15 @@ use self::row::Row;
 use crate::arguments::Arguments;
 use crate::table::{aligned, number};
 use crate::workspace::Workspace;
-use crate::{shell, stamp};
+use crate::{needs, shell, stamp};
 
 const PACKAGE: &str = "tidegate-benches";
 
 pub(crate) fn usage() -> String {
-    "cargo xtask bench [area…] [--compare <file|last>] [--goals] [-- arguments of the bench programs]\n\n\
+    "cargo xtask bench [area…] [--peers] [--compare <file|last>] [--goals] [-- arguments of the bench programs]\n\n\
      Builds in release mode and runs all bench areas, or those named; prints one table: value, baseline of the same\n\
      run, ratio (value / baseline) and goal. Results are kept in target/bench/<time>.json.\n\
+     --peers    run other queues (BullMQ from npm, apalis from crates.io) beside ours, on the same Redis in the same run\n\
      --compare  also print the difference with an earlier run, marking changes above 10 %\n\
      --goals    only print the goals\n\
      A missed goal is shown and does not fail the command; a bench that fails does."
@@ -38,9 +40,16 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let compare: Option<String> = arguments.value("--compare")?;
-    let (names, passed_on) = arguments.rest();
+    let with_peers = arguments.flag("--peers");
+    let (names, mut passed_on) = arguments.rest();
     let workspace = Workspace::members()?;
     let areas = chosen(&bench_targets(&workspace), &names)?;
+    if areas.iter().any(|area| area.starts_with("redis")) {
+        needs::ensure(&[needs::REDIS])?;
+    }
+    if with_peers {
+        passed_on.push(format!("--peers={}", peers::ready(&workspace.target)?.display()));
+    }
     let folder = workspace.target.join("bench");
     // Before running, so that `last` is not the run we are about to make.
     let earlier = compare.map(|which| history::load(&folder, &which)).transpose()?;

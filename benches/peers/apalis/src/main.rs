@@ -1,0 +1,125 @@
+//! apalis-redis as a peer of our benches: `<program> <redis url> <verb> <number…>` prints figures in one line; the verbs
+//! are described in `benches/src/peers.rs`. Workers fetch 100 at a time; all else is as apalis has it by default.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use apalis::layers::WorkerBuilderExt;
+use apalis::prelude::*;
+use apalis_redis::{Config, RedisStorage};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Job {
+    /// When it was sent, ns; or just a number.
+    id: u64,
+    name: String,
+}
+
+type Storage = RedisStorage<Job, apalis_redis::ConnectionManager>;
+
+fn job(id: u64) -> Job {
+    Job { id, name: "thumbnail".to_owned() }
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize| words.get(at).map_or(0, |word| word.parse::<usize>().expect("a number"));
+    let (count, parameter) = (number(2), number(3));
+    let connection = apalis_redis::connect(words[0].as_str()).await.expect("a Redis");
+    let storage = RedisStorage::new(connection).with_config(Config::default().queue("bench").batch_size(100));
+    let figures = match words[1].as_str() {
+        "bulk" => vec![bulk(storage, count, parameter).await],
+        "fill" => {
+            bulk(storage, count, 1000).await;
+            Vec::new()
+        }
+        "callers" => vec![callers(&storage, count, parameter).await],
+        "drain" => vec![drain(storage, count, parameter).await],
+        "start" => start(storage, count).await,
+        verb => panic!("no verb is called {verb}"),
+    };
+    println!("{}", figures.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+    std::process::exit(0);
+}
+
+async fn bulk(mut storage: Storage, count: usize, chunk: usize) -> f64 {
+    let began = Instant::now();
+    for first in (0..count).step_by(chunk) {
+        let jobs = (first..first + chunk).map(|number| job(number as u64)).collect();
+        storage.push_bulk(jobs).await.expect("pushed");
+    }
+    count as f64 / began.elapsed().as_secs_f64()
+}
+
+async fn callers(storage: &Storage, count: usize, tasks: usize) -> f64 {
+    let began = Instant::now();
+    let mut running = tokio::task::JoinSet::new();
+    for _ in 0..tasks {
+        let mut storage = storage.clone();
+        running.spawn(async move {
+            for number in 0..count / tasks {
+                storage.push(job(number as u64)).await.expect("pushed");
+            }
+        });
+    }
+    running.join_all().await;
+    count as f64 / began.elapsed().as_secs_f64()
+}
+
+async fn drain(storage: Storage, count: usize, concurrency: usize) -> f64 {
+    bulk(storage.clone(), count, 1000).await;
+    let (left, all_done) = (Arc::new(AtomicUsize::new(count)), Arc::new(Notify::new()));
+    let ring = Arc::clone(&all_done);
+    let handler = move |_: Job| {
+        let (left, ring) = (Arc::clone(&left), Arc::clone(&ring));
+        async move {
+            if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                ring.notify_one();
+            }
+            Ok::<(), BoxDynError>(())
+        }
+    };
+    let began = Instant::now();
+    let worker = WorkerBuilder::new("bench").backend(storage).concurrency(concurrency).build(handler);
+    tokio::select! {
+        _ = worker.run() => panic!("the worker ended"),
+        () = all_done.notified() => {}
+    }
+    count as f64 / began.elapsed().as_secs_f64()
+}
+
+async fn start(storage: Storage, count: usize) -> Vec<f64> {
+    let origin = Instant::now();
+    let (started, mut starts) = mpsc::unbounded_channel();
+    let handler = move |job: Job| {
+        let started = started.clone();
+        async move {
+            let wait = origin.elapsed().saturating_sub(Duration::from_nanos(job.id));
+            started.send(wait).expect("a listener");
+            Ok::<(), BoxDynError>(())
+        }
+    };
+    let worker = WorkerBuilder::new("bench").backend(storage.clone()).concurrency(10).build(handler);
+    let running = tokio::spawn(worker.run());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut pushing = storage;
+    let sending = tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_millis(2));
+        for _ in 0..count {
+            ticks.tick().await;
+            pushing.push(job(origin.elapsed().as_nanos() as u64)).await.expect("pushed");
+        }
+    });
+    let mut waits = Vec::with_capacity(count);
+    while waits.len() < count {
+        waits.push(starts.recv().await.expect("a start"));
+    }
+    sending.await.expect("sent");
+    running.abort();
+    waits.sort();
+    [0.5, 0.99].map(|quantile| waits[((count - 1) as f64 * quantile) as usize].as_secs_f64() * 1e6).into()
+}
