@@ -55,10 +55,11 @@ impl Place {
         ];
         for (toward, length) in lengths {
             for byte in 0..length {
-                // One connection is always left to go on with.
+                // One connection is always left to go on with, and none is cut so soon that it is dialled with a pause.
                 while self.proxy.traffic().open < before.open {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
+                tokio::time::sleep(Duration::from_millis(21)).await;
                 let cuts = self.proxy.traffic().cuts;
                 self.proxy.cut_once(toward, byte);
                 act(self).await;

@@ -335,7 +335,9 @@ local function next_chance()
   return chance
 end
 
--- What is held for a running job: attempt (2 bytes), grant (6), expiry (6), timeout (5), its score in the line.
+-- What is held for a running job: attempt (2 bytes), grant (6), expiry (6), timeout (5), flags (1), weight (4), retention (5),
+-- its score in the line.
+local function terms_of(o) return pack('>I5BI4I5', o.timeout, o.flags, o.weight, o.retention) end
 local function started_at(grant) return floor(number_of(grant) / 256) + BIRTH * 1000 end
 
 -- Ends the attempt of a running job whose lease ran out.
@@ -355,7 +357,7 @@ local function rescue(id, held, record)
     stop(o)
     if notes() then call('HDEL', NOTES, 'r' .. id) end
     set_tried(id, attempt, started, now, 'lease expired on attempt ' .. attempt .. ' of ' .. o.attempts)
-    enter(id, o, tonumber(sub(held, 20)) % TURNS)
+    enter(id, o, tonumber(sub(held, 30)) % TURNS)
     note(RESCUED, id, pack('>I2', attempt))
   end
 end

@@ -25,6 +25,8 @@ local function again(before)
   return reply
 end
 
+-- Redis searches small hashes of short values from the front, every time; one long value makes it a table.
+local PAD = '                                '
 -- Answers nil when the long way has to be gone; nothing is written then.
 local function short_way()
   local live, bytes, next = tonumber(loaded[4] or 0), tonumber(loaded[5] or 0), tonumber(loaded[10] or NEVER)
@@ -40,17 +42,15 @@ local function short_way()
   local running = running_limit < 4294967295 and call('HLEN', RUNNING)
 
   -- First everything is read.
-  local held, records = {}, {}
+  local held = {}
   if many > 0 then
     held = call('HMGET', RUNNING, unpack(ids))
-    records = call('HMGET', JOBS, unpack(ids))
   end
   local seen, over, outcomes, items, by_grant = {}, 0, {}, {}, {}
   for i = 1, many do
     local h, id = held[i], ids[i]
     if h and not seen[id] and sub(h, 1, 8) == sub(ends, 15 * i - 7, 15 * i) and parse('>I6', h, 9) > now then
-      local flags = byte(records[i], 7)
-      if flags > 1 then return nil end
+      if byte(h, 20) > 1 then return nil end
       seen[id] = true
       over = over + 1
       outcomes[i] = 'o'
@@ -64,10 +64,14 @@ local function short_way()
   if running then wanted = math.max(0, math.min(wanted, running_limit - (running - over))) end
   local line, got, next_ids, next_records = {}, 0, {}, {}
   if wanted > 0 then
-    line = call('ZRANGE', LINE, 0, wanted - 1, 'WITHSCORES')
-    got = #line / 2
-    for i = 1, got do next_ids[i] = line[2 * i - 1] end
-    if got > 0 then next_records = call('HMGET', JOBS, unpack(next_ids)) end
+    next_ids = call('ZRANGE', LINE, 0, wanted - 1)
+    got = #next_ids
+    if got > 0 then
+      -- Jobs of one push share their score; telling it of each costs more than anything else here.
+      line = call('ZSCORE', LINE, next_ids[1])
+      if call('ZSCORE', LINE, next_ids[got]) ~= line then line = call('ZRANGE', LINE, 0, wanted - 1, 'WITHSCORES') end
+      next_records = call('HMGET', JOBS, unpack(next_ids))
+    end
     for i = 1, got do
       local flags = byte(next_records[i], 7)
       bytes_left = bytes_left - #next_records[i]
@@ -93,13 +97,9 @@ local function short_way()
         end
       end
       if outcomes[i] == 'o' then
-        local id, record, retention = ids[i], records[i], DAY
+        local id = ids[i]
+        local size, retention = parse('>I4I5', held[i], 21)
         ended[#ended + 1] = id
-        local size = #record - 9
-        if byte(record, 7) == 1 then
-          size = size - 20
-          retention = parse('>I5', record, 14)
-        end
         weight = weight + size
         if retention == 0 then
           gone[#gone + 1] = id
@@ -186,13 +186,22 @@ local function short_way()
     call('ZREMRANGEBYRANK', LINE, 0, got - 1)
     local number = math.max((loaded[2] or 0) + 1, math.max(0, now - BIRTH * 1000) * 256)
     grant = pack('>I6', number)
-    local running_args, terms, half_hour = {}, '\0\1' .. grant .. pack('>I6', now + lease_ms), pack('>I5', HALF_HOUR)
+    local score = type(line) == 'string' and line .. PAD
+    local held_args, head, usual = {}, '\0\1' .. grant .. pack('>I6', now + lease_ms), pack('>I5', DAY)
+    local half_hour, weights = pack('>I5', HALF_HOUR), {}
     for i = 1, got do
       local record = next_records[i]
-      running_args[2 * i - 1] = next_ids[i]
-      running_args[2 * i] = terms .. (byte(record, 7) == 1 and sub(record, 9, 13) or half_hour) .. line[2 * i]
+      local terms = weights[#record]
+      if byte(record, 7) == 1 then
+        terms = sub(record, 9, 13) .. pack('>BI4', 1, #record - 29) .. sub(record, 14, 18)
+      elseif not terms then
+        terms = half_hour .. pack('>BI4', 0, #record - 9) .. usual
+        weights[#record] = terms
+      end
+      held_args[2 * i - 1] = next_ids[i]
+      held_args[2 * i] = head .. terms .. (score or line[2 * i] .. PAD)
     end
-    for from = 1, 2 * got, 2000 do call('HSET', RUNNING, unpack(running_args, from, math.min(from + 1999, 2 * got))) end
+    for from = 1, 2 * got, 2000 do call('HSET', RUNNING, unpack(held_args, from, math.min(from + 1999, 2 * got))) end
     call('HSET', GRANTED, grant, concat(next_ids))
     call('ZADD', EXPIRIES, now + lease_ms, grant)
     if now + lease_ms < next then next = now + lease_ms end

@@ -69,7 +69,7 @@ local function end_attempts()
           call('ZADD', EXPIRING, o.expires, id)
           due_at(o.expires)
         end
-        enter(id, o, tonumber(sub(h, 20)) % TURNS)
+        enter(id, o, tonumber(sub(h, 30)) % TURNS)
         note(RELEASED, id, pack('>I2', attempt))
       end
     end
@@ -89,7 +89,7 @@ local function claim()
   meta.grant = math.max(meta.grant + 1, math.max(0, now - BIRTH * 1000) * 256)
   grant = id_of(meta.grant)
   local held, ids, got, terms = {}, {}, 0, grant .. pack('>I6', now + lease_ms)
-  local half_hour = pack('>I5', HALF_HOUR)
+  local half_hour, usual = pack('>I5', HALF_HOUR), pack('>I5', DAY)
   while got < limit do
     local popped = call('ZPOPMIN', LINE, call('EXISTS', WAITING) == 1 and 1 or limit - got)
     if #popped == 0 then break end
@@ -131,7 +131,7 @@ local function claim()
         got = got + 1
         ids[got] = id
         held[2 * got - 1] = id
-        held[2 * got] = attempt .. terms .. (o and pack('>I5', o.timeout) or half_hour) .. popped[2 * i]
+        held[2 * got] = attempt .. terms .. (o and terms_of(o) or half_hour .. pack('>BI4', 0, #record - 9) .. usual) .. popped[2 * i] .. PAD
         heads[got] = id .. attempt .. grant .. (t and sub(t, 9, 14) or '\0\0\0\0\0\0')
         jobs[got] = record
         note(CLAIMED, id, attempt)
