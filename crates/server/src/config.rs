@@ -160,7 +160,7 @@ settings! {
         body_stall_timeout: Duration = "10s", "TIDEGATE_BODY_STALL_TIMEOUT", 10 => HOUR, "Time between two pieces of a request's body.";
         body_timeout: Duration = "60s", "TIDEGATE_BODY_TIMEOUT", 10 => 24 * HOUR, "Time for a whole request body to arrive.";
         write_timeout: Duration = "30s", "TIDEGATE_WRITE_TIMEOUT", 10 => HOUR, "Time a client may take none of the bytes sent to it.";
-        drain_timeout: Duration = "30s", "TIDEGATE_DRAIN_TIMEOUT", NONE => HOUR, "Time for requests and running jobs to finish after SIGTERM.";
+        drain_timeout: Duration = "30s", "TIDEGATE_DRAIN_TIMEOUT", NONE => HOUR, "Time from SIGTERM to the end; jobs that do not finish in it are handed back, the last fifth (4 s at most) is kept for that.";
     }
     "Logging" {
         log: String = "info", "TIDEGATE_LOG", NONE => NONE, "What is logged to stderr: a level, or directives such as `info,tidegate_queue=debug`.";

@@ -87,6 +87,7 @@ impl StartError {
             "WRONGPASS" | "NOAUTH" => "; check user and password in the URL (REDIS_URL or --redis)".to_owned(),
             "LOADING" => "; it still loads its data, try again when it has".to_owned(),
             "OOM" => "; it has used up its maxmemory".to_owned(),
+            "READONLY" => "; it is a replica: name the primary, or its Sentinels".to_owned(),
             "DISCONNECTED" => "; is it running, and are address and scheme right?".to_owned(),
             _ => String::new(),
         };
@@ -197,6 +198,15 @@ impl Server {
 /// Requests in flight get this long after the jobs, even when those took the whole deadline.
 const REQUESTS_GRACE: Duration = Duration::from_secs(1);
 
+/// How often the scheduler may use up its grace after its own deadline: for handlers told to stop, for those dropped, for
+/// the CPU pool, for its tasks.
+const DRAIN_GRACES: u32 = 4;
+
+/// What of the drain's time is kept for what must still be stopped when jobs did not finish: a twentieth each.
+fn drain_grace(time: Duration) -> Duration {
+    (time / 20).clamp(Duration::from_millis(100), Duration::from_secs(1))
+}
+
 /// Waits end and `/readyz` turns 503; jobs finish while workers can still report theirs; then requests and streams end,
 /// and everything is made durable.
 async fn drain(app: &App, scheduler: &Scheduler, acceptor: &Acceptor<Gate>, closing: &CancellationToken) -> Ended {
@@ -205,7 +215,7 @@ async fn drain(app: &App, scheduler: &Scheduler, acceptor: &Acceptor<Gate>, clos
     tracing::info!(deadline_ms = time.as_millis() as u64, "draining");
     app.draining.cancel();
     app.queues.drain();
-    let report = scheduler.drain(time).await;
+    let report = scheduler.drain(time.saturating_sub(drain_grace(time) * DRAIN_GRACES)).await;
     closing.cancel();
     let cut = acceptor.finish(deadline.max(Instant::now() + REQUESTS_GRACE)).await;
     app.backend.close(&app.queues, REQUESTS_GRACE).await;
@@ -267,8 +277,13 @@ async fn start_scheduler(config: &Config, queues: &Queues, registry: &Registry) 
     let cpu = CpuConfig { threads: Some(config.cpu_threads).filter(|threads| *threads > 0), ..CpuConfig::default() };
     let pool = CpuPool::new(&cpu, registry)?;
     let limits = builtin::Limits { result_bytes_max: config.body_bytes_max.as_usize() };
-    let settings =
-        tidegate_scheduler::Config { permits_max: config.workers, worker: "builtin".into(), cpu, ..Default::default() };
+    let settings = tidegate_scheduler::Config {
+        permits_max: config.workers,
+        worker: "builtin".into(),
+        drain_grace: drain_grace(config.drain_timeout),
+        cpu,
+        ..Default::default()
+    };
     let builder = Scheduler::builder(queues.clone(), registry.clone(), settings).serve(usual_queue(builtin::QUEUE)?);
     builtin::register(builder, &pool, limits).start().await.map_err(|error| match error {
         tidegate_scheduler::Error::Queue(error) => StartError::queues(config, error),

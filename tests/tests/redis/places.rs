@@ -58,6 +58,18 @@ async fn a_user_who_may_not_do_what_is_needed_stops_the_start_with_the_line_that
 }
 
 #[tokio::test]
+async fn a_right_taken_away_later_is_told_to_callers_by_code_and_to_the_operator_by_name() {
+    let user = acl("shop", "tidegate", "hunter2").await;
+    let redis = Redis::builder().acl(user).start().await;
+    let mut server = Server::builder().redis(&redis.url_as("shop", "hunter2")).start().await;
+    redis.cli(&["ACL", "SETUSER", "shop", "-evalsha", "-eval"]).await;
+    let reply = server.client().try_submit(json!({"jobType": "a", "data": 1})).await;
+    assert_eq!(reply.problem(500)["code"], "redis_not_permitted");
+    let told = server.process().line("tidegate redis acl", PATIENCE).await.expect("it runs");
+    assert!(told.contains("evalsha"), "{told}");
+}
+
+#[tokio::test]
 async fn what_keeps_a_start_from_its_redis_is_named_with_what_to_do() {
     let redis = Redis::builder().requirepass("hunter2").start().await;
     let wrong = format!("redis://:hunter2x@{}", redis.addr());
