@@ -83,6 +83,19 @@ async fn on_one_server() {
 }
 
 #[tokio::test]
+async fn the_last_handle_takes_its_connections_with_it() {
+    let server = Server::start().await;
+    let redis = connect(&server.url()).await;
+    let subscription = redis.clone().subscribe("c".into());
+    let ours =
+        async || server.cli(&["CLIENT", "LIST"]).await.lines().filter(|line| line.contains("name=tidegate")).count();
+    drop(redis);
+    until(async || (ours().await == 3).then_some(())).await;
+    drop(subscription);
+    until(async || (ours().await == 0).then_some(())).await;
+}
+
+#[tokio::test]
 async fn in_another_database_with_a_password() {
     let server = Server::builder().requirepass("secret").start().await;
     let redis = connect(&format!("{}/3", server.url())).await;
@@ -131,6 +144,16 @@ async fn in_a_cluster_also_when_the_url_does_not_say_so() {
         redis.run(&tagged, &["{t}1".into(), "{t}2".into()], Vec::new()).await.unwrap();
         redis.close().await;
     }
+}
+
+#[tokio::test]
+async fn in_a_cluster_over_tls_as_a_user_who_may_do_no_more_than_needed() {
+    let line = acl_line("app", "t:").replace(">password", ">secret");
+    let user = line.trim_start_matches("ACL SETUSER ").to_owned();
+    let cluster = Cluster::start_with(|builder| builder.tls().acl(user.clone())).await;
+    let redis = connect(&format!("{}&ca={}", cluster.url_as("app", "secret"), cluster.nodes()[0].ca().display())).await;
+    everything_works(&redis, "t:").await;
+    assert_eq!(redis.health().topology, "cluster");
 }
 
 #[tokio::test]

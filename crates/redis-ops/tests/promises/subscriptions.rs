@@ -94,14 +94,14 @@ async fn silence_is_noticed_as_a_lost_link() {
     let server = Server::start().await;
     let proxy = Proxy::start(server.addr());
     let redis = connect_with(&server.url_through(&proxy), |config| {
-        config.subscriber_keep_alive = Duration::from_millis(100);
+        config.subscriber_keep_alive = Duration::from_millis(300);
         config.connect_timeout = Duration::from_millis(200);
     })
     .await;
     let mut subscription = redis.subscribe("c".into());
     assert_eq!(subscription.next().await, Signal::Subscribed);
     // An idle link is kept by its keep-alives.
-    assert!(tokio::time::timeout(Duration::from_millis(500), subscription.next()).await.is_err());
+    assert!(tokio::time::timeout(Duration::from_secs(1), subscription.next()).await.is_err());
     proxy.set(Toward::Client, Fault::Blackhole);
     assert_eq!(tokio::time::timeout(FOREVER, subscription.next()).await.unwrap(), Signal::Lost);
     proxy.heal();
@@ -132,11 +132,11 @@ async fn a_slow_reader_misses_messages_and_is_told() {
 #[tokio::test]
 async fn an_idle_process_sends_nothing_but_keep_alives() {
     let server = Server::start().await;
-    let redis = connect_with(&server.url(), |config| config.subscriber_keep_alive = Duration::from_millis(50)).await;
+    let redis = connect_with(&server.url(), |config| config.subscriber_keep_alive = Duration::from_millis(300)).await;
     let mut subscription = redis.subscribe("c".into());
     assert_eq!(subscription.next().await, Signal::Subscribed);
     let before = server.commands_by_name().await;
-    assert!(tokio::time::timeout(Duration::from_millis(600), subscription.next()).await.is_err());
+    assert!(tokio::time::timeout(Duration::from_secs(1), subscription.next()).await.is_err());
     let after = server.commands_by_name().await;
     let sent: Vec<_> =
         after.iter().filter(|(name, count)| before.get(*name) != Some(count)).map(|(name, _)| name).collect();
