@@ -38,5 +38,6 @@ pub use lease::{Beat, Claim, Claimed, Finish, Lease, Outcome, Progress, Retry, W
 pub use queue::Queue;
 pub use queues::Queues;
 pub use record::TABLES;
+pub use redis::redis_reference;
 pub use state::State;
 pub use stats::{Counts, QueueStats};

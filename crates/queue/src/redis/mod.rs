@@ -7,6 +7,7 @@
 
 mod call;
 mod decode;
+mod docs;
 mod feed;
 pub(crate) mod keys;
 mod push;
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use docs::redis_reference;
 pub(crate) use queue::RedisQueue;
 
 use crate::meters::Meters;

@@ -134,8 +134,12 @@ impl Shared {
             // What is overdue stays as overdue as it is: looks that come all the time must not put its upkeep off.
             self.alarm.now().saturating_add(next.saturating_sub(now))
         };
-        self.due_at.store(at, Ordering::SeqCst);
-        self.alarm.arm(at);
+        let known = self.due_at.load(Ordering::SeqCst);
+        // A reply that was overtaken by a newer one must not hide what that one said; waking once in vain costs one call.
+        if known >= at || known <= self.alarm.now() {
+            self.due_at.store(at, Ordering::SeqCst);
+            self.alarm.arm(at);
+        }
     }
 
     /// How full the queue is, as a reply says.
