@@ -26,12 +26,14 @@ const TASKS: usize = 64;
 const TURN: Duration = Duration::from_millis(600);
 const KEYS: usize = 1_000_000;
 
+type Section = fn(&Runtime, &Server);
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
     let server = runtime.block_on(redis::start());
-    let sections: [(&str, fn(&Runtime, &Server)); 2] = [("get", get), ("delete", delete)];
+    let sections: [(&str, Section); 2] = [("get", get), ("delete", delete)];
     for (name, section) in sections {
         if arguments.is_empty() || arguments.iter().any(|asked| asked == name) {
             section(&runtime, &server);

@@ -95,12 +95,12 @@ impl Bench {
     }
 
     /// A rate of ours beside that of each peer asked in these words, and the longest script meanwhile.
-    fn contest(&self, name: &str, words: Option<String>, ours: impl AsyncFn(&Opened) -> (f64, Work)) -> Contest {
+    fn contest(&self, name: &str, words: Option<&str>, ours: &impl AsyncFn(&Opened) -> (f64, Work)) -> Contest {
         let (mut values, mut works) = (Vec::new(), Vec::new());
-        let asked = self.peers.iter().filter_map(|peer| Some((peer, words.as_deref()?)));
+        let asked = self.peers.iter().filter_map(|peer| Some((peer, words?)));
         let mut theirs: Vec<_> = asked.map(|(peer, words)| (peer, words, Vec::new())).collect();
         for round in 0..ROUNDS {
-            let (value, work) = self.fresh(&ours);
+            let (value, work) = self.fresh(ours);
             values.push(value);
             works.push(work);
             for (peer, words, values) in theirs.iter_mut().filter(|_| round < PEER_ROUNDS) {
@@ -151,22 +151,23 @@ fn drain(bench: &Bench) {
             bench.watched(load::drain_by_handlers(opened, 100, JOBS)).await
         }
     };
-    let words = || Some(format!("drain {JOBS} 100"));
     let name = "drain, 100 in flight";
-    let contest = bench.contest(name, words(), by_hand(1, 100, Finished::Forgotten));
+    let contest = bench.contest(name, None, &by_hand(1, 100, Finished::Forgotten));
     contest.longest(name);
     let per_job = |count: u64| count as f64 / JOBS as f64;
     let work = &contest.works[0];
     AREA.lone_row("drain, calls of Redis per job", per_job(work.scripts), "calls");
     AREA.lone_row("drain, commands inside of scripts per job", per_job(work.inner_calls), "commands");
-    let kept = bench.contest("drain, 100 in flight, finished kept", None, by_hand(1, 100, Finished::Kept));
+    let kept = bench.contest("drain, 100 in flight, finished kept", None, &by_hand(1, 100, Finished::Kept));
     kept.longest("drain, finished kept");
-    bench.contest("drain, 2 loops of 50", None, by_hand(2, 50, Finished::Forgotten));
+    bench.contest("drain, 2 loops of 50", None, &by_hand(2, 50, Finished::Forgotten));
     bench
-        .contest("drain, batches of 1000", None, by_hand(1, 1000, Finished::Forgotten))
+        .contest("drain, batches of 1000", None, &by_hand(1, 1000, Finished::Forgotten))
         .longest("drain, batches of 1000");
-    bench.contest("drain by 100 handlers", words(), by_handlers(Finished::Forgotten)).longest("drain by 100 handlers");
-    bench.contest("drain by 100 handlers, finished kept", None, by_handlers(Finished::Kept));
+    // The others' workers are handlers, too.
+    let (name, words) = ("drain by 100 handlers", format!("drain {JOBS} 100"));
+    bench.contest(name, Some(&words), &by_handlers(Finished::Forgotten)).longest(name);
+    bench.contest("drain by 100 handlers, finished kept", None, &by_handlers(Finished::Kept));
 }
 
 /// Callers that bring many jobs at a time.
@@ -181,21 +182,21 @@ fn bulk(bench: &Bench) {
             let push = async |opened: &Opened| {
                 bench.watched(load::push_chunks(&opened.queue, callers, JOBS, chunk, Finished::Kept)).await
             };
-            let contest = bench.contest(&name, words, push);
+            let contest = bench.contest(&name, words.as_deref(), &push);
             contest.longest(&name);
         }
     }
     let push = async |opened: &Opened| {
         bench.watched(load::push_chunks(&opened.queue, 1, JOBS, 1000, Finished::Forgotten)).await
     };
-    bench.contest("bulk enqueue, chunks of 1000, with options", None, push).longest("bulk enqueue with options");
+    bench.contest("bulk enqueue, chunks of 1000, with options", None, &push).longest("bulk enqueue with options");
 }
 
 /// 64 tasks that each await their own enqueue, one after the other.
 fn callers(bench: &Bench) {
     let push = async |opened: &Opened| bench.watched(load::push_each(&opened.queue, 64, TURN)).await;
     let name = "enqueue, 64 callers";
-    bench.contest(name, Some("callers 100000 64".to_owned()), push).longest(name);
+    bench.contest(name, Some("callers 100000 64"), &push).longest(name);
 }
 
 /// One task that awaits each of its enqueues, beside the bare round trip of clients that do nothing else.
