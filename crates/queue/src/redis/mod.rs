@@ -116,6 +116,7 @@ impl RedisQueues {
             tasks: TaskTracker::new(),
             closed: CancellationToken::new(),
         });
+        shared.may_publish().await?;
         // What is there already counts against the bound on all queues together.
         for name in shared.names().await? {
             shared.meet(&name).stats().await?;
@@ -181,6 +182,14 @@ impl RedisQueues {
 impl Shared {
     fn directory(&self) -> Bytes {
         keys::queues(&self.config.redis_prefix)
+    }
+
+    /// What a script has done before the command it is refused stays done, so a user without channels must hear of it
+    /// before the first script: users made by hand on Redis 7 have none unless told `&*`.
+    async fn may_publish(&self) -> Result<(), Error> {
+        let channel = Bytes::from(format!("{}:start", self.config.redis_prefix));
+        self.redis.command("PUBLISH", None, vec![channel, Bytes::new()]).await?;
+        Ok(())
     }
 
     /// The queues there are; bounded by `queues_max`.
