@@ -37,6 +37,12 @@ async fn the_user_that_the_acl_command_prints_may_do_all_that_is_needed() {
     assert!(events.next(PATIENCE).await.is_some());
     client.cancel(&job.job_id).await;
     client.retry(&job.job_id).await.expect(202);
+    for n in 0..3 {
+        let options = json!({"queue": "fair", "key": "k", "dedupKey": n.to_string(), "expiresIn": 600_000, "delay": 1});
+        client.submit(json!({"jobType": "a", "data": n, "options": options})).await;
+        let claimed = client.claim_one("fair", "w").await;
+        assert_eq!(client.fail("fair", &claimed.lease, "again", json!({"retryIn": n * 100})).await, "ok");
+    }
     client.post("/api/queues/default/pause", json!({})).await.expect(200);
     client.post("/api/queues/default/resume", json!({})).await.expect(200);
     client.jobs("queue=default&status=completed").await;
@@ -55,6 +61,12 @@ async fn a_user_who_may_not_do_what_is_needed_stops_the_start_with_the_line_that
     let redis = Redis::builder().acl(user).start().await;
     let builder = Server::builder().redis(&redis.url_as("shop", "hunter2")).env("TIDEGATE_REDIS_PREFIX", "shop");
     clear(&builder.refusal().await, 78, &["NOPERM", "ACL SETUSER", "~shop:*", "+evalsha"]);
+
+    // All commands and keys, but no channels: what Redis 7 gives a user who was not told `&*`.
+    let redis = Redis::builder().acl("shop on >hunter2 ~* resetchannels +@all").start().await;
+    let exit = Server::builder().redis(&redis.url_as("shop", "hunter2")).refusal().await;
+    clear(&exit, 78, &["NOPERM", "channel", "ACL SETUSER", "&tidegate:*"]);
+    assert_eq!(redis.cli(&["DBSIZE"]).await, "0", "nothing was begun");
 }
 
 #[tokio::test]
