@@ -233,6 +233,15 @@ pub(super) fn transitions(name: &QueueName, first: u64, chunk: Bytes) -> Result<
                 let (number, count) = (reader.number(6)?, reader.number(4)?);
                 (number..number + count).for_each(|number| add(number, 0, Change::Enqueued));
             }
+            // Attempts that ended as they were asked to: a verb, id and attempt, a grant.
+            b'F' => {
+                for _ in 0..reader.number(4)? {
+                    reader.take(1)?;
+                    let (number, attempt) = (reader.number(6)?, reader.number(2)?);
+                    reader.take(6)?;
+                    add(number, attempt, Change::Completed);
+                }
+            }
             b'P' => {
                 for _ in 0..reader.number(4)? {
                     let (number, attempt, length) = (reader.number(6)?, reader.number(2)?, reader.number(2)?);

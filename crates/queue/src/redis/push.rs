@@ -101,7 +101,7 @@ impl RedisQueue {
             return Ok(vec![Err(full); jobs.len()]);
         }
         // What no queue would accept is answered here; the rest travels.
-        let payload_max = self.shared.config.payload_max;
+        let (payload_max, now) = (self.shared.config.payload_max, self.shared.redis_now());
         let mut answers: Vec<Option<Answer>> = Vec::with_capacity(jobs.len());
         let mut travels = Vec::with_capacity(jobs.len());
         for job in jobs {
@@ -109,7 +109,7 @@ impl RedisQueue {
                 Err(rejected) => answers.push(Some(Err(rejected))),
                 Ok(()) => {
                     answers.push(None);
-                    travels.push(outgoing(job));
+                    travels.push(outgoing(job, now));
                 }
             }
         }

@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub(super) process: Arc<str>,
     /// When upkeep is due, in milliseconds of the process's own clock; `i64::MAX` when nothing is.
     pub(super) due_at: AtomicI64,
+    /// How far the clock of Redis is ahead of the process's own; `i64::MIN` before the first reply.
+    clock_ahead: AtomicI64,
     pub(super) waiting: AtomicU64,
     /// Jobs nobody took go back one call at a time.
     pub(super) releases: tokio::sync::Mutex<Slot>,
@@ -103,6 +105,7 @@ impl Shared {
             closed: parts.closed,
             process: parts.process,
             due_at: AtomicI64::new(i64::MAX),
+            clock_ahead: AtomicI64::new(i64::MIN),
             waiting: AtomicU64::new(0),
             totals: parts.totals,
             heard: Mutex::default(),
@@ -123,11 +126,23 @@ impl Shared {
         (z ^ (z >> 27)) as u32
     }
 
+    /// The clock of Redis as this process reckons it since the last reply.
+    pub(super) fn redis_now(&self) -> UnixMillis {
+        match &self.config.clock {
+            crate::Clock::Manual(clock) => clock.now(),
+            crate::Clock::System => match self.clock_ahead.load(Ordering::Relaxed) {
+                i64::MIN => crate::Clock::System.now(),
+                ahead => UnixMillis(self.alarm.now().saturating_add(ahead)),
+            },
+        }
+    }
+
     /// Something is due at `next`, by the clock of Redis, which shows `now`.
     pub(super) fn due(&self, now: i64, next: i64) {
         if matches!(self.config.clock, crate::Clock::Manual(_)) {
             return;
         }
+        self.clock_ahead.store(now.saturating_sub(self.alarm.now()), Ordering::Relaxed);
         let at = if next >= super::record::U48 as i64 {
             i64::MAX
         } else {

@@ -3,7 +3,7 @@
 //!
 //! | bytes | what | when |
 //! |---|---|---|
-//! | 6 | submitted at, ms | put in front by the script |
+//! | 6 | submitted at, ms | as the process reckons the clock of Redis; exact where something counts from it |
 //! | 1 | flags: 1 options, 2 expires, 4 key, 8 dedup, 16 payload apart, 32 delayed | |
 //! | 1 | priority | |
 //! | 6 | run at, ms (submitted as 6 run at and 6 delay) | delayed |
@@ -35,7 +35,7 @@ const DELAYED: u8 = 32;
 /// A job on its way to a script.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    /// The record without the time of submission.
+    /// The record.
     pub(crate) record: Bytes,
     /// The payload when it is too large for the record.
     pub(crate) apart: Option<Bytes>,
@@ -61,8 +61,8 @@ fn lane(key: &str) -> u64 {
     xxh3_64(key.as_bytes())
 }
 
-/// Writes a checked job down.
-pub(crate) fn outgoing(job: NewJob) -> Outgoing {
+/// Writes a checked job down; `now` is when it is submitted.
+pub(crate) fn outgoing(job: NewJob, now: UnixMillis) -> Outgoing {
     let usual = NewJob::new("", "");
     let has_options = (job.timeout, job.retention, job.max_attempts, job.backoff)
         != (usual.timeout, usual.retention, usual.max_attempts, usual.backoff);
@@ -80,6 +80,7 @@ pub(crate) fn outgoing(job: NewJob) -> Outgoing {
         flags |= if is_set { flag } else { 0 };
     }
     let mut record = BytesMut::with_capacity(80 + job.kind.len() + if is_large { 0 } else { job.data.len() });
+    record.put_uint(u64::try_from(now.0).unwrap_or(0).min(U48), 6);
     record.put_u8(flags);
     record.put_u8(job.priority);
     if is_delayed {
@@ -283,12 +284,8 @@ mod tests {
         job
     }
 
-    /// What the script puts in front.
     fn stored(job: NewJob) -> Bytes {
-        let mut bytes = BytesMut::new();
-        bytes.put_uint(1000, 6);
-        bytes.put_slice(&outgoing(job).record);
-        bytes.freeze()
+        outgoing(job, UnixMillis(1000)).record
     }
 
     #[test]
@@ -299,10 +296,10 @@ mod tests {
         assert_eq!((record.created_at, record.expires_at), (UnixMillis(1000), Some(UnixMillis(61_000))));
         assert_eq!(record.timeout, Duration::from_secs(5));
         assert_eq!(record.data, Data::Here("payload".into()));
-        let plain = outgoing(NewJob::new("kind", "payload"));
+        let plain = outgoing(NewJob::new("kind", "payload"), UnixMillis(1000));
         assert!(plain.is_plain);
-        assert_eq!((plain.record.len(), plain.weight), (3 + 4 + 7, 4 + 7));
-        let large = outgoing(NewJob::new("kind", vec![1; 5000]));
+        assert_eq!((plain.record.len(), plain.weight), (9 + 4 + 7, 4 + 7));
+        let large = outgoing(NewJob::new("kind", vec![1; 5000]), UnixMillis(1000));
         assert_eq!((large.is_plain, large.apart.map(|data| data.len())), (true, Some(5000)));
     }
 

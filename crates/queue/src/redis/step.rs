@@ -209,15 +209,26 @@ fn in_pieces(finishes: &mut std::iter::Peekable<std::vec::IntoIter<Finish>>) -> 
     some
 }
 
+/// The places of finishes whose lease was named before in the same call: a lease is good once.
+fn named_twice(wishes: &[Wish]) -> Vec<usize> {
+    let finishes = wishes.iter().flat_map(|wish| &wish.finishes);
+    let mut named = foldhash::HashSet::default();
+    finishes.enumerate().filter(|(_, finish)| !named.insert(finish.lease())).map(|(place, _)| place).collect()
+}
+
 impl Shared {
     async fn step_all(self: &Arc<Self>, slot: &Slot, wishes: Vec<Wish>) -> Vec<Answer> {
         let limit = wishes.iter().map(|wish| wish.limit).sum::<usize>().min(SCRIPT_MAX);
         let waits = wishes.iter().any(|wish| wish.waits);
         let news = self.watch.news();
+        let twice = named_twice(&wishes);
         let parts: Vec<(usize, usize)> = wishes.iter().map(|wish| (wish.finishes.len(), wish.limit)).collect();
         let args = self.step_args(wishes, limit, waits);
         match self.step_script(slot, args).await {
-            Ok((outcomes, jobs)) => self.share_out(parts, outcomes, jobs, limit, news),
+            Ok((mut outcomes, jobs)) => {
+                twice.into_iter().for_each(|place| outcomes[place] = Outcome::Stale);
+                self.share_out(parts, outcomes, jobs, limit, news)
+            }
             Err(error) => {
                 let error = match error {
                     Error::Redis(error) => error,

@@ -1,5 +1,5 @@
 -- Accepts jobs, the short way: jobs without key, dedup key, delay and expiry, when nothing is due and all fit. ARGV: settings, operation, idempotency name or '', its fingerprint, weight of all when every job is plain or
--- '', how many, their records without the time of submission, then the payloads kept apart in the same order.
+-- '', how many, their records, then the payloads kept apart in the same order.
 -- Replies: now, next, tally, live, bytes, answers, jobs finished in the last minute (when one was refused, else 0).
 local operation, name, fingerprint, weight, n = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local created = pack('>I6', now)
@@ -18,13 +18,13 @@ do
     local jobs, line, scores, at = {}, {}, {}, 0
     for i = 1, n do
       local body = ARGV[6 + i]
-      local id, flags, priority = pack('>I6', first + i - 1), byte(body, 1, 2)
+      local id, flags, priority = pack('>I6', first + i - 1), byte(body, 7, 8)
       local score = scores[priority]
       if not score then
         score = string.format('%.0f', priority * TURNS + turn)
         scores[priority] = score
       end
-      jobs[at + 1], jobs[at + 2] = id, created .. body
+      jobs[at + 1], jobs[at + 2] = id, body
       line[at + 1], line[at + 2] = score, id
       at = at + 2
       if flags >= 16 then

@@ -14,13 +14,14 @@ local jobs, blocks = {}, {}
 local FAR = 315360000000
 -- One job with whatever options; the answer is 8 bytes.
 local function push_one(body)
-  local flags, record, run_at = byte(body, 1), nil, now
+  local flags, record, run_at = byte(body, 7), nil, now
+  -- What counts from the submission counts from now.
   if flags >= 32 then
-    local at, delay = parse('>I6I6', body, 3)
+    local at, delay = parse('>I6I6', body, 9)
     run_at = math.max(now, at, now + delay)
-    record = created .. sub(body, 1, 2) .. pack('>I6', run_at) .. sub(body, 15)
+    record = created .. sub(body, 7, 8) .. pack('>I6', run_at) .. sub(body, 21)
   else
-    record = created .. body
+    record = created .. sub(body, 7)
   end
   local o = options(record)
   local apart = o.apart
@@ -86,7 +87,7 @@ else
     local known = recalled and sub(recalled, 7 + 8 * i, 14 + 8 * i)
     if known and (byte(known) == 80 or byte(known) == 68) then
       all[i] = known
-      if byte(ARGV[6 + i]) % 32 >= 16 then large = large + 1 end
+      if byte(ARGV[6 + i], 7) % 32 >= 16 then large = large + 1 end
     else
       all[i] = push_one(ARGV[6 + i])
     end

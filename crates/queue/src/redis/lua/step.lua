@@ -46,16 +46,15 @@ local function short_way()
   if many > 0 then
     held = call('HMGET', RUNNING, unpack(ids))
   end
-  local seen, over, outcomes, items, by_grant = {}, 0, {}, {}, {}
+  local over, outcomes, by_grant = 0, {}, {}
   for i = 1, many do
-    local h, id = held[i], ids[i]
-    if h and not seen[id] and sub(h, 1, 8) == sub(ends, 15 * i - 7, 15 * i) and parse('>I6', h, 9) > now then
+    local h, attempt, grant, expiry = held[i]
+    if h then attempt, grant, expiry = parse('>I2I6I6', h) end
+    local wanted_attempt, wanted_grant = parse('>I2I6', ends, 15 * i - 7)
+    if grant == wanted_grant and attempt == wanted_attempt and expiry > now then
       if byte(h, 20) > 1 then return nil end
-      seen[id] = true
       over = over + 1
       outcomes[i] = 'o'
-      items[over] = sub(ends, 15 * i - 13, 15 * i - 6)
-      local grant = sub(h, 3, 8)
       by_grant[grant] = (by_grant[grant] or 0) + 1
     else
       outcomes[i] = 's'
@@ -82,12 +81,9 @@ local function short_way()
   -- Then everything is written.
   local log, tally, logged = {}, {}, 0
   if over > 0 then
-    local gone, finished, done, kept, weight = {}, {}, {}, 0, 0
-    local extra, ended, at, started = 6, {}, 0, {}
-    local now_bytes = pack('>I6', now)
+    local gone, finished, done, kept, weight, at, extra, ended, ends_of, until_ = {}, {}, {}, 0, 0, 0, 6, {}, {}, {}
     for i = 1, many do
-      local result = '\0'
-      local big
+      local result, big
       if byte(ends, 15 * i - 14) == 67 then
         extra = extra + 1
         result = ARGV[extra]
@@ -97,43 +93,58 @@ local function short_way()
         end
       end
       if outcomes[i] == 'o' then
-        local id = ids[i]
-        local size, retention = parse('>I4I5', held[i], 21)
+        local id, h = ids[i], held[i]
+        local size, retention = parse('>I4I5', h, 21)
         ended[#ended + 1] = id
         weight = weight + size
         if retention == 0 then
           gone[#gone + 1] = id
         else
-          local state = '\4'
-          size = size + 60 + #result
-          if big then
-            state = '\132'
-            size = size + #big
-            call('HSET', LARGE, 'r' .. id, big)
+          size = size + 61
+          -- Jobs of one claim without results end alike.
+          local attempt, grant = parse('>I2I6', h)
+          local how = not result and ends_of[size]
+          if not how or how.attempt ~= attempt or how.grant ~= grant then
+            if result then size = size + #result - 1 end
+            if big then
+              size = size + #big
+              call('HSET', LARGE, 'r' .. id, big)
+            end
+            how = {attempt = attempt, grant = grant, text = pack('>BI2I6I6I4I4', big and 132 or 4, attempt,
+              floor(grant / 256) + BIRTH * 1000, now, size, 0) .. (result or '\0')}
+            if not result then ends_of[size] = how end
           end
-          local grant = sub(held[i], 3, 8)
-          local since = started[grant]
-          if not since then
-            since = pack('>I6', floor(parse('>I6', grant) / 256) + BIRTH * 1000)
-            started[grant] = since
+          local score = until_[retention]
+          if not score then
+            score = string.format('%.0f', now + retention)
+            until_[retention] = score
+            if now + retention < next then next = now + retention end
           end
-          finished[at + 1], finished[at + 2] = id, state .. sub(held[i], 1, 2) .. since .. now_bytes .. pack('>I4', size)
-            .. '\0\0\0\0' .. result
-          done[at + 1], done[at + 2] = now + retention, id
+          finished[at + 1], finished[at + 2] = id, how.text
+          done[at + 1], done[at + 2] = score, id
           at = at + 2
           kept = kept + size
-          if now + retention < next then next = now + retention end
         end
       end
     end
     call('HDEL', RUNNING, unpack(ended))
-    for grant, count in pairs(by_grant) do
+    for number, count in pairs(by_grant) do
+      local grant = pack('>I6', number)
       if call('HSTRLEN', GRANTED, grant) == 6 * count then
         call('HDEL', GRANTED, grant)
         call('ZREM', EXPIRIES, grant)
       end
     end
-    log[1] = '\3' .. pack('>I4', over) .. concat(items)
+    if over == many then
+      -- As they came: a verb, what an entry of the log is, a grant.
+      log[1] = 'F' .. pack('>I4', over) .. ends
+    else
+      local items = {}
+      for i = 1, many do
+        if outcomes[i] == 'o' then items[#items + 1] = sub(ends, 15 * i - 13, 15 * i - 6) end
+      end
+      log[1] = '\3' .. pack('>I4', over) .. concat(items)
+    end
     tally[1], logged = '\3' .. pack('>I4', over), over
     local total, kept_before = tonumber(loaded[7] or 0) + at / 2, tonumber(loaded[8] or 0) + kept
     if at > 0 then
@@ -186,20 +197,19 @@ local function short_way()
     call('ZREMRANGEBYRANK', LINE, 0, got - 1)
     local number = math.max((loaded[2] or 0) + 1, math.max(0, now - BIRTH * 1000) * 256)
     grant = pack('>I6', number)
-    local score = type(line) == 'string' and line .. PAD
-    local held_args, head, usual = {}, '\0\1' .. grant .. pack('>I6', now + lease_ms), pack('>I5', DAY)
-    local half_hour, weights = pack('>I5', HALF_HOUR), {}
+    local score, held_args, alike = type(line) == 'string' and line, {}, {}
+    local head = '\0\1' .. grant .. pack('>I6', now + lease_ms)
     for i = 1, got do
       local record = next_records[i]
-      local terms = weights[#record]
+      local value = score and alike[#record]
       if byte(record, 7) == 1 then
-        terms = sub(record, 9, 13) .. pack('>BI4', 1, #record - 29) .. sub(record, 14, 18)
-      elseif not terms then
-        terms = half_hour .. pack('>BI4', 0, #record - 9) .. usual
-        weights[#record] = terms
+        value = head .. sub(record, 9, 13) .. pack('>BI4', 1, #record - 29) .. sub(record, 14, 18) .. (score or line[2 * i]) .. PAD
+      elseif not value then
+        value = head .. pack('>I5BI4I5', HALF_HOUR, 0, #record - 9, DAY) .. (score or line[2 * i]) .. PAD
+        alike[#record] = value
       end
       held_args[2 * i - 1] = next_ids[i]
-      held_args[2 * i] = head .. terms .. (score or line[2 * i] .. PAD)
+      held_args[2 * i] = value
     end
     for from = 1, 2 * got, 2000 do call('HSET', RUNNING, unpack(held_args, from, math.min(from + 1999, 2 * got))) end
     call('HSET', GRANTED, grant, concat(next_ids))
