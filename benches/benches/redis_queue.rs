@@ -308,6 +308,7 @@ fn memory(bench: &Bench) {
                 let opened = Opened::open(&bench.server).await;
                 load::push_chunks(&opened.queue, 1, count, 1000, Finished::Kept).await;
                 opened.close().await;
+                print_keys(&bench.server, count).await;
             });
         })
     };
@@ -320,6 +321,16 @@ fn memory(bench: &Bench) {
         }
     }
     bench.empty();
+}
+
+/// Where the memory goes, for those who want less of it.
+async fn print_keys(server: &Server, jobs: usize) {
+    for key in server.cli(&["KEYS", "*"]).await.lines() {
+        let bytes = server.command(&["MEMORY", "USAGE", key, "SAMPLES", "1000"]).await.int() as f64 / jobs as f64;
+        if bytes >= 0.1 {
+            eprintln!("    {key}: {bytes:.1} bytes per job");
+        }
+    }
 }
 
 /// A million jobs become due at the same instant.

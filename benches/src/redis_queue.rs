@@ -123,11 +123,13 @@ pub async fn push_delayed(queue: &Queue, count: usize, chunk: usize, at: UnixMil
 /// When Redis fails.
 pub async fn promote_all(queue: &Queue, count: usize) -> f64 {
     let started = Instant::now();
-    queue.upkeep().await.expect("Redis");
-    let rate = count as f64 / started.elapsed().as_secs_f64();
-    let available = queue.stats().await.expect("Redis").counts.of(State::Available);
-    assert_eq!(available, count as u64, "not all were promoted");
-    rate
+    // By a manual clock one call is one script.
+    while queue.stats().await.expect("Redis").counts.of(State::Available) < count as u64 {
+        for _ in 0..100 {
+            queue.upkeep().await.expect("Redis");
+        }
+    }
+    count as f64 / started.elapsed().as_secs_f64()
 }
 
 /// Each of `callers` tasks awaits its own pushes for this long; jobs per second.
