@@ -79,7 +79,7 @@ local function short_way()
   end
 
   -- Then everything is written.
-  local log, tally, logged = {}, {}, 0
+  local log, tally, logged, meta = {}, {}, 0, {}
   if over > 0 then
     local gone, finished, done, kept, weight, at, extra, ended, ends_of, until_ = {}, {}, {}, 0, 0, 0, 6, {}, {}, {}
     for i = 1, many do
@@ -189,7 +189,7 @@ local function short_way()
     live, bytes = live - over, bytes - weight
     local slot = tonumber(loaded[16] or 0)
     slot = floor(slot / RATE) == second and math.min(slot + over, second * RATE + RATE - 1) or second * RATE + over
-    call('HSET', META, 'live', live, 'bytes', bytes, 'finished', total, 'kept', kept_before, F_SLOT, slot)
+    meta = {'live', live, 'bytes', bytes, 'finished', total, 'kept', kept_before, F_SLOT, slot}
   end
 
   local heads, grant = '', '\0\0\0\0\0\0'
@@ -215,7 +215,7 @@ local function short_way()
     call('HSET', GRANTED, grant, concat(next_ids))
     call('ZADD', EXPIRIES, now + lease_ms, grant)
     if now + lease_ms < next then next = now + lease_ms end
-    call('HSET', META, 'grant', number)
+    meta[#meta + 1], meta[#meta + 2] = 'grant', number
     log[#log + 1] = '\2' .. pack('>I4', got) .. concat(next_ids, '\0\1') .. '\0\1'
     tally[#tally + 1], logged = '\2' .. pack('>I4', got), logged + got
     local tail = '\0\1' .. grant .. '\0\0\0\0\0\0'
@@ -231,7 +231,7 @@ local function short_way()
         string.format('%.0f-1', place + 1), 'c', chunk)
     end
     call('PUBLISH', BASE .. 'events', pack('>I6', place + 1) .. chunk)
-    call('HSET', META, 'place', place + logged)
+    meta[#meta + 1], meta[#meta + 2] = 'place', place + logged
   end
   local waiting = loaded[12] == '1'
   if waiting then
@@ -242,9 +242,9 @@ local function short_way()
     end
   end
   if waits and got < limit then waiting = true end
-  if next ~= tonumber(loaded[10] or NEVER) or waiting ~= (loaded[12] == '1') then
-    call('HSET', META, 'next', next, 'waiting', waiting and 1 or 0)
-  end
+  if next ~= tonumber(loaded[10] or NEVER) then meta[#meta + 1], meta[#meta + 2] = 'next', next end
+  if waiting ~= (loaded[12] == '1') then meta[#meta + 1], meta[#meta + 2] = 'waiting', waiting and '1' or '0' end
+  if #meta > 0 then call('HSET', META, unpack(meta)) end
   outcomes = concat(outcomes)
   call('SET', OP, operation .. grant .. outcomes, 'EX', 600)
   return {now, next, concat(tally), live, bytes, outcomes, heads, unpack(next_records)}
