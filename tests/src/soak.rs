@@ -21,8 +21,11 @@ use crate::wait::eventually;
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How often the server is killed.
+    /// How often a server is killed.
     pub rounds: u32,
+    /// Servers that share the jobs; they are killed in turn, the others live on. More than one needs a builder with Redis,
+    /// where leases outlive servers, and the checker holds them to that.
+    pub servers: u32,
     /// Clients that submit.
     pub submitters: u32,
     /// Clients that claim and finish.
@@ -83,8 +86,8 @@ pub struct Soak {
 #[derive(Clone, Debug)]
 struct Stage {
     boot: u32,
-    /// `None` while the server is down.
-    client: Option<Client>,
+    /// One per server; `None` while it is down.
+    clients: Vec<Option<Client>>,
     phase: Phase,
 }
 
@@ -103,7 +106,8 @@ impl Soak {
     /// When the server does not start again, or live jobs remain a minute after the last round.
     pub async fn run(plan: Plan, builder: &Builder) -> (History, Figures) {
         let builder = &builder.clone().env("TIDEGATE_LEASE", "1s");
-        let stage = watch::channel(Stage { boot: 0, client: None, phase: Phase::Load }).0;
+        let clients = vec![None; plan.servers as usize];
+        let stage = watch::channel(Stage { boot: 0, clients, phase: Phase::Load }).0;
         let recorder = Recorder::begin();
         let mut soak = Self { plan, recorder, stage, sent: Arc::default(), restart_ms_max: 0 };
         soak.go(builder).await
@@ -117,8 +121,8 @@ impl Soak {
         for number in 0..self.plan.workers {
             workers.spawn(worker::run(self.actor(1000 + number)));
         }
-        let server = self.rounds(builder).await;
-        let client = server.client();
+        let servers = self.rounds(builder).await;
+        let client = servers[0].client();
         self.stage.send_modify(|stage| stage.phase = Phase::Drain);
         while let Some(ended) = submitters.join_next().await {
             ended.expect("no submitter panics");
@@ -129,27 +133,33 @@ impl Soak {
             ended.expect("no worker panics");
         }
         self.finals(&client).await;
-        server.stop().await;
+        for server in servers {
+            server.stop().await;
+        }
         let history = self.recorder.finish();
         let figures = self.figures(&history);
         (history, figures)
     }
 
-    async fn rounds(&mut self, builder: &Builder) -> crate::Server {
+    async fn rounds(&mut self, builder: &Builder) -> Vec<crate::Server> {
         let mut random = Random(self.plan.seed);
-        let mut server = builder.start().await;
+        let mut servers = Vec::new();
+        for _ in 0..self.plan.servers {
+            servers.push(builder.start().await);
+        }
         let old = builder.folder().join("after-first-kill");
         for boot in 0..self.plan.rounds {
+            let victim = (boot % self.plan.servers) as usize;
             self.sent.store(0, Ordering::Relaxed);
-            let client = Some(server.client());
-            self.stage.send_replace(Stage { boot, client, phase: Phase::Load });
+            self.open(boot, &servers);
             // Not a wait for something: the length of the round is what the seed varies.
             let (shortest, longest) = self.plan.round_ms;
             tokio::time::sleep(Duration::from_millis(shortest + random.below(longest - shortest + 1))).await;
-            self.recorder.record(Event::Killed { boot });
-            server.kill().await;
+            // Where leases outlive servers, the end of one excuses nothing.
+            self.recorder.record(Event::Killed { boot: if self.leases_outlive() { u32::MAX } else { boot } });
+            servers.remove(victim).kill().await;
             let killed = Instant::now();
-            self.stage.send_modify(|stage| stage.client = None);
+            self.stage.send_modify(|stage| stage.clients[victim] = None);
             if self.plan.plant == Some(Plant::ForgetfulDisk) {
                 match boot {
                     0 => copy_folder(builder.data_folder(), &old),
@@ -160,12 +170,36 @@ impl Soak {
                     _ => {}
                 }
             }
-            server = builder.start().await;
+            servers.insert(victim, self.start_again(builder).await);
             let restart_ms = u64::try_from(killed.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.restart_ms_max = self.restart_ms_max.max(restart_ms);
         }
-        self.stage.send_replace(Stage { boot: self.plan.rounds, client: Some(server.client()), phase: Phase::Load });
-        server
+        self.open(self.plan.rounds, &servers);
+        servers
+    }
+
+    /// Where several servers share a Redis, that may be away for the moment.
+    async fn start_again(&self, builder: &Builder) -> crate::Server {
+        if !self.leases_outlive() {
+            return builder.start().await;
+        }
+        eventually("the server starts again", Duration::from_secs(60), || async {
+            match builder.try_start().await {
+                Ok(server) => Some(server),
+                Err(exit) if exit.code == Some(69) => None,
+                Err(exit) => panic!("the server does not start: {}", exit.said()),
+            }
+        })
+        .await
+    }
+
+    fn open(&self, boot: u32, servers: &[crate::Server]) {
+        let clients = servers.iter().map(|server| Some(server.client())).collect();
+        self.stage.send_replace(Stage { boot, clients, phase: Phase::Load });
+    }
+
+    fn leases_outlive(&self) -> bool {
+        self.plan.servers > 1
     }
 
     fn actor(&self, number: u32) -> Actor {
@@ -176,6 +210,7 @@ impl Soak {
             stage: self.stage.subscribe(),
             sent: Arc::clone(&self.sent),
             jobs_per_round: self.plan.jobs_per_round,
+            leases_outlive: self.leases_outlive(),
         }
     }
 
@@ -250,13 +285,21 @@ struct Actor {
     stage: watch::Receiver<Stage>,
     sent: Arc<AtomicU64>,
     jobs_per_round: u64,
+    leases_outlive: bool,
 }
 
 impl Actor {
-    /// The stage as soon as the server is up.
+    /// The stage as soon as the server of this client is up. On each of several servers there are submitters and workers.
     async fn up(&mut self) -> (u32, Client, Phase) {
-        let stage = self.stage.wait_for(|stage| stage.client.is_some()).await.expect("the run outlives its clients");
-        (stage.boot, stage.client.clone().expect("just waited for it"), stage.phase)
+        let number = self.number as usize;
+        let mine = |stage: &Stage| stage.clients[number % stage.clients.len()].clone();
+        let stage = self.stage.wait_for(|stage| mine(stage).is_some()).await.expect("the run outlives its clients");
+        (stage.boot, mine(&stage).expect("just waited for it"), stage.phase)
+    }
+
+    /// The boot that a lease handed out now may end with.
+    fn boot_of_leases(&self, boot: u32) -> u32 {
+        if self.leases_outlive { 0 } else { boot }
     }
 }
 

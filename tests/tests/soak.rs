@@ -7,7 +7,16 @@ use tidegate_tests::{Answer, Event, Finish, History, Plan, Plant, Server, Soak, 
 
 fn plan(rounds: u32) -> Plan {
     // 300–900 ms: enough for thousands of calls, short enough that kills hit starts, too.
-    Plan { rounds, submitters: 16, workers: 8, jobs_per_round: 9000, round_ms: (300, 900), seed: 20_261, plant: None }
+    Plan {
+        rounds,
+        servers: 1,
+        submitters: 16,
+        workers: 8,
+        jobs_per_round: 9000,
+        round_ms: (300, 900),
+        seed: 20_261,
+        plant: None,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

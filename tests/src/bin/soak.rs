@@ -1,4 +1,5 @@
-//! The long `kill -9` run: `cargo run -p tidegate-tests --bin soak -- --rounds 50 [--seed 1] [--jobs 9000]`.
+//! The long `kill -9` run: `cargo run -p tidegate-tests --bin soak -- --rounds 50 [--seed 1] [--jobs 9000]`; with
+//! `--redis URL --servers 3` on a Redis, which may be killed and restarted meanwhile.
 //!
 //! Prints its figures and ends with 1 when a promise was broken.
 
@@ -10,6 +11,7 @@ use tidegate_tests::{Plan, Server, Soak, check};
 async fn main() -> ExitCode {
     let plan = Plan {
         rounds: u32::try_from(option("--rounds", 50)).unwrap_or(u32::MAX),
+        servers: u32::try_from(option("--servers", 1)).unwrap_or(1).max(1),
         submitters: 16,
         workers: 8,
         jobs_per_round: option("--jobs", 9000),
@@ -17,7 +19,10 @@ async fn main() -> ExitCode {
         seed: option("--seed", 1),
         plant: None,
     };
-    let builder = Server::builder();
+    let builder = match text("--redis") {
+        Some(url) => Server::builder().redis(&url),
+        None => Server::builder(),
+    };
     let (history, figures) = Soak::run(plan, &builder).await;
     println!("{figures:#?}");
     let violations = check(&history);
@@ -33,6 +38,10 @@ async fn main() -> ExitCode {
 
 /// The number after `name` on the command line, or `default`.
 fn option(name: &str, default: u64) -> u64 {
+    text(name).map_or(default, |number| number.parse().expect("a number follows the option"))
+}
+
+fn text(name: &str) -> Option<String> {
     let mut arguments = std::env::args().skip_while(|argument| argument != name);
-    arguments.nth(1).map_or(default, |number| number.parse().expect("a number follows the option"))
+    arguments.nth(1)
 }

@@ -100,6 +100,9 @@ impl Actor {
                 let batch: Value = reply.data();
                 serde_json::from_value(batch["jobs"].clone()).expect("a batch is answered item by item")
             }
+            (503, _) if reply.problem(503)["code"] == "redis_outcome_unknown" => {
+                return self.all(parcel, |op| Event::SubmitUnknown { op });
+            }
             (429 | 503, _) => {
                 self.all(parcel, |op| Event::SubmitRefused { op });
                 // Asked to come back later.

@@ -83,7 +83,7 @@ impl Worker {
         for job in &claims.jobs {
             let data: Data = serde_json::from_str(job.data.get()).expect("data come back as they were sent");
             self.actor.recorder.record(Event::Claimed {
-                boot,
+                boot: self.actor.boot_of_leases(boot),
                 sent,
                 lease_ms: claims.lease_ms,
                 lease: named(queue, &job.lease),

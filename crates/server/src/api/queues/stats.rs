@@ -16,7 +16,7 @@ pub(crate) struct QueueView {
     bytes: u64,
     limits: LimitsView,
     rates: RatesView,
-    /// Claims waiting for a job.
+    /// Claims waiting for a job at this server.
     waiting_claims: u64,
 }
 
