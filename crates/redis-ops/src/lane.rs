@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -118,23 +118,27 @@ async fn dial(core: &Core, address: Option<&Address>, backoff: &mut Backoff) -> 
     }
 }
 
-/// Ends the waits of those whose reply is late, and returns when the connection seems dead.
+/// Ends the waits of those whose reply is late, and returns when the connection seems dead. While nobody waits there is no
+/// timer but that of the next keep-alive.
 async fn watch(connection: &Connection, core: &Core) -> Box<str> {
     let patience = core.config.command_timeout;
-    let mut ticks = interval((patience / 20).clamp(Duration::from_millis(10), Duration::from_millis(250)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut asked = Instant::now();
+    let tick = (patience / 20).clamp(Duration::from_millis(10), Duration::from_millis(250));
+    let mut keep_alive = Instant::now() + core.config.health_check_interval;
     loop {
-        let now = ticks.tick().await;
+        tokio::select! {
+            () = connection.busy() => {}
+            () = sleep_until(keep_alive) => {
+                // Its reply, or the silence, is noticed below.
+                let _ = connection.send(Request { head: &[b"PING"], keys: &[], args: &[] });
+            }
+        }
+        sleep(tick).await;
+        let now = Instant::now();
         let silence = connection.expire(patience, now);
         if silence > patience + SILENCE {
             return format!("Redis has not said anything for {silence:?}").into();
         }
-        if connection.is_idle() && now - asked >= core.config.health_check_interval {
-            asked = now;
-            // Its reply, or the silence, is noticed above.
-            let _ = connection.send(Request { head: &[b"PING"], keys: &[], args: &[] });
-        }
+        keep_alive = now + core.config.health_check_interval;
     }
 }
 

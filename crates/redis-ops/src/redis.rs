@@ -179,6 +179,11 @@ impl Redis {
         delete::delete_matching(self, pattern.into(), options, progress, cancel).await
     }
 
+    /// The settings it was made with.
+    pub fn config(&self) -> &Config {
+        &self.0.link.core.config
+    }
+
     /// Counts the general connections that came up again; wakes on each.
     pub fn reconnects(&self) -> watch::Receiver<u64> {
         self.0.link.core.reconnects.subscribe()

@@ -195,7 +195,7 @@ async fn of_many_progress_reports_the_queue_sees_few_and_the_last() {
         .start()
         .await
         .unwrap();
-    let mut changes = bench.queue.subscribe();
+    let mut changes = bench.queue.subscribe().await.unwrap();
     let id = bench.queue.push(NewJob::new("counts", "")).await.unwrap().id;
     within(reported.notified()).await.unwrap();
     let mut reports = 0;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 use common::{Bench, until_stats, within};
-use tidegate_queue::{NewJob, State};
+use tidegate_queue::{ManualClock, NewJob, State};
 use tidegate_scheduler::{Config, Context, HandlerError};
 use tokio::sync::{Notify, Semaphore};
 
@@ -47,9 +47,18 @@ async fn a_handler_of_many_lease_lengths_starts_exactly_once() {
 
 #[test]
 fn handlers_that_block_every_thread_of_the_runtime_do_not_cost_a_lease() {
+    block_every_thread(Bench::with_clock());
+}
+
+#[test]
+fn nor_do_they_on_redis() {
+    block_every_thread(Bench::on_redis());
+}
+
+fn block_every_thread(bench: impl Future<Output = (Bench, ManualClock)>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (bench, clock) = Bench::with_clock().await;
+        let (bench, clock) = bench.await;
         let (started, go_on) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
         let (told, gate) = (started.0, std::sync::Mutex::new(go_on.1));
         let gate = Arc::new(gate);

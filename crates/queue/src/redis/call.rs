@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tidegate_redis_ops::{Class, Error as RedisError, Script, Value};
+use tidegate_redis_ops::{Class, Error as RedisError, Redis, Script, Value};
 use tokio::time::{Instant, sleep};
 
 use super::queue::Shared;
 use super::record::U48;
+use super::scripts::SCRIPTS;
 use crate::{Clock, Error, Overflow, UnixMillis};
 
 /// How long a call is sent again while its fate is unknown. 4 s: a failover of a primary takes one to three.
@@ -67,21 +68,33 @@ impl Slot {
 impl Shared {
     /// Runs a script that may be sent again without harm: it only reads, or doing it twice is doing it once.
     pub(super) async fn call(&self, script: &Script, args: Vec<Bytes>) -> Result<Reply, Error> {
-        self.send(script, &self.keys.all(None), args, true).await
+        self.send(&self.redis, script, &self.keys.all(None), args, true).await
+    }
+
+    /// Renews leases, on a connection that nothing else holds up.
+    pub(super) async fn call_beat(&self, args: Vec<Bytes>) -> Result<Reply, Error> {
+        self.send(self.beats.or(&self.redis), &SCRIPTS.beat, &self.keys.all(None), args, true).await
     }
 
     /// Runs a script that must not run twice: a lost reply is told as such.
     pub(super) async fn call_once(&self, script: &Script, args: Vec<Bytes>) -> Result<Reply, Error> {
-        self.send(script, &self.keys.all(None), args, false).await
+        self.send(&self.redis, script, &self.keys.all(None), args, false).await
     }
 
     /// Runs a script whose operation id makes sure that it runs once however often it is sent.
     pub(super) async fn operate(&self, script: &Script, slot: &Slot, mut args: Vec<Bytes>) -> Result<Reply, Error> {
         args.insert(0, slot.next());
-        self.send(script, &self.keys.all(Some(&slot.key)), args, true).await
+        self.send(&self.redis, script, &self.keys.all(Some(&slot.key)), args, true).await
     }
 
-    async fn send(&self, script: &Script, keys: &[Bytes], args: Vec<Bytes>, again: bool) -> Result<Reply, Error> {
+    async fn send(
+        &self,
+        redis: &Redis,
+        script: &Script,
+        keys: &[Bytes],
+        args: Vec<Bytes>,
+        again: bool,
+    ) -> Result<Reply, Error> {
         let mut all = Vec::with_capacity(args.len() + 1);
         all.push(Bytes::new());
         all.extend(args);
@@ -89,7 +102,7 @@ impl Shared {
         let mut unknown = None;
         loop {
             all[0] = self.settings();
-            let error = match self.redis.run(script, keys, all.clone()).await {
+            let error = match redis.run(script, keys, all.clone()).await {
                 Ok(value) => return self.heard(value),
                 Err(error) => error,
             };

@@ -5,6 +5,7 @@
 //! of the operation, and Redis keeps the answer to the last one of each process: a lost reply is asked for again, the work
 //! is not done again. Nobody polls: see `watch.rs`.
 
+mod beat;
 mod call;
 mod decode;
 mod docs;
@@ -60,6 +61,7 @@ struct Shared {
     totals: Arc<Totals>,
     tasks: TaskTracker,
     closed: CancellationToken,
+    beats: beat::BeatLine,
 }
 
 /// What wakes others: the upkeep task when something is due earlier than it thought, claims when there is no more waiting.
@@ -104,7 +106,9 @@ impl RedisQueues {
     pub(crate) async fn open(redis: Redis, config: Config, registry: &Registry) -> Result<Self, Error> {
         let unique = uuid();
         let seed = config.seed.unwrap_or(unique);
+        let closed = CancellationToken::new();
         let shared = Arc::new(Shared {
+            beats: beat::BeatLine::start(&redis, closed.clone()),
             redis,
             config: Arc::new(config),
             registry: registry.clone(),
@@ -114,7 +118,7 @@ impl RedisQueues {
             alarm: Arc::new(Alarm::new()),
             totals: Arc::default(),
             tasks: TaskTracker::new(),
-            closed: CancellationToken::new(),
+            closed,
         });
         shared.may_publish().await?;
         // What is there already counts against the bound on all queues together.
@@ -216,6 +220,7 @@ impl Shared {
                     alarm: Arc::clone(&self.alarm),
                     tasks: self.tasks.clone(),
                     closed: self.closed.clone(),
+                    beats: self.beats.clone(),
                     process: Arc::clone(&self.process),
                     totals: Arc::clone(&self.totals),
                     seed: self.seed,

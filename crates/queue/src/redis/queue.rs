@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Alarm;
+use super::beat::BeatLine;
 use super::call::{Reply, Slot};
 use super::decode::{self, Seen};
 use super::feed::Feed;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     /// Tasks that listen and give back; they end when the queues are closed.
     pub(super) tasks: TaskTracker,
     pub(super) closed: CancellationToken,
+    pub(super) beats: BeatLine,
     /// The name of this process: no other start has it.
     pub(super) process: Arc<str>,
     /// When upkeep is due, in milliseconds of the process's own clock; `i64::MAX` when nothing is.
@@ -74,6 +76,7 @@ pub(super) struct Parts {
     pub(super) alarm: Arc<Alarm>,
     pub(super) tasks: TaskTracker,
     pub(super) closed: CancellationToken,
+    pub(super) beats: BeatLine,
     pub(super) process: Arc<str>,
     pub(super) totals: Arc<Totals>,
     pub(super) seed: u64,
@@ -103,6 +106,7 @@ impl Shared {
             alarm: parts.alarm,
             tasks: parts.tasks,
             closed: parts.closed,
+            beats: parts.beats,
             process: parts.process,
             due_at: AtomicI64::new(i64::MAX),
             clock_ahead: AtomicI64::new(i64::MIN),
@@ -221,7 +225,7 @@ impl RedisQueue {
         for chunk in chunks {
             let mut bytes = BytesMut::with_capacity(chunk.len() * 14);
             chunk.iter().for_each(|lease| self.shared.put_lease(&mut bytes, *lease));
-            let mut reply = self.shared.call(&SCRIPTS.beat, vec![bytes.freeze()]).await?;
+            let mut reply = self.shared.call_beat(vec![bytes.freeze()]).await?;
             self.shared.count(&reply.bytes()?);
             beat.paused = reply.number()? == 1;
             for (lease, answer) in chunk.iter().zip(reply.bytes()?) {

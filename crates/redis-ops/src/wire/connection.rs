@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::resp::{Parser, encode};
@@ -56,6 +56,8 @@ struct Shared {
     state: Mutex<State>,
     /// As many as wait in `state`, to be read without its lock.
     load: AtomicUsize,
+    /// Rung when the first request comes to an idle connection.
+    busy: Notify,
     waiting_max: usize,
 }
 
@@ -91,7 +93,12 @@ impl Connection {
             writer: None,
             ended: None,
         };
-        let connection = Self(Arc::new(Shared { state: Mutex::new(state), load: AtomicUsize::new(0), waiting_max }));
+        let connection = Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            load: AtomicUsize::new(0),
+            busy: Notify::new(),
+            waiting_max,
+        }));
         let work = drive(connection.clone(), stream);
         (connection, work)
     }
@@ -125,10 +132,14 @@ impl Connection {
         state.waiting.push_back(Waiting { caller: Some(caller), since });
         state.staged += 1;
         self.0.load.store(state.waiting.len(), Ordering::Relaxed);
+        let is_first = state.waiting.len() == 1;
         let writer = state.writer.take();
         drop(state);
         if let Some(writer) = writer {
             writer.wake();
+        }
+        if is_first {
+            self.0.busy.notify_one();
         }
         Ok(answer)
     }
@@ -157,6 +168,13 @@ impl Connection {
     /// Whether nobody waits.
     pub(crate) fn is_idle(&self) -> bool {
         self.0.load.load(Ordering::Relaxed) == 0
+    }
+
+    /// Until somebody waits.
+    pub(crate) async fn busy(&self) {
+        while self.is_idle() {
+            self.0.busy.notified().await;
+        }
     }
 
     /// Whether any request was answered.

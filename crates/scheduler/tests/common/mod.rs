@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tidegate_metrics::Registry;
 use tidegate_queue::{Clock, Job, JobId, ManualClock, Queue, QueueName, Queues, State, TABLES, UnixMillis};
+use tidegate_redis_ops::Redis;
 use tidegate_scheduler::{Builder, Config, Scheduler, Stats};
 use tidegate_store::Store;
 
@@ -32,6 +33,20 @@ impl Bench {
         let clock = Clock::Manual(hand.clone());
         let lease = Duration::from_millis(100);
         (Self::open(tidegate_queue::Config { clock, lease, ..tidegate_queue::Config::default() }).await, hand)
+    }
+
+    /// The same on a Redis.
+    pub async fn on_redis() -> (Self, ManualClock) {
+        let hand = ManualClock::new(UnixMillis(1_750_000_000_000));
+        let (registry, clock) = (Registry::new(), Clock::Manual(hand.clone()));
+        let url = tidegate_test_redis::shared().await.url();
+        let redis = Redis::connect(tidegate_redis_ops::Config::parse(&url).unwrap(), &registry).await.unwrap();
+        let lease = Duration::from_millis(100);
+        let config = tidegate_queue::Config { clock: clock.clone(), lease, ..tidegate_queue::Config::default() };
+        let queues = Queues::connect(redis, config, &registry).await.unwrap();
+        let name = QueueName::new("work").unwrap();
+        let queue = queues.queue(&name).await.unwrap();
+        (Self { queues, queue, registry, name, clock }, hand)
     }
 
     pub async fn open(config: tidegate_queue::Config) -> Self {
