@@ -209,7 +209,7 @@ fn in_pieces(finishes: &mut std::iter::Peekable<std::vec::IntoIter<Finish>>) -> 
     some
 }
 
-/// The places of finishes whose lease was named before in the same call: a lease is good once.
+/// The places, in order, of finishes whose lease was named before in the same call: a lease is good once.
 fn named_twice(wishes: &[Wish]) -> Vec<usize> {
     let finishes = wishes.iter().flat_map(|wish| &wish.finishes);
     let mut named = foldhash::HashSet::default();
@@ -223,12 +223,9 @@ impl Shared {
         let news = self.watch.news();
         let twice = named_twice(&wishes);
         let parts: Vec<(usize, usize)> = wishes.iter().map(|wish| (wish.finishes.len(), wish.limit)).collect();
-        let args = self.step_args(wishes, limit, waits);
+        let args = self.step_args(wishes, &twice, limit, waits);
         match self.step_script(slot, args).await {
-            Ok((mut outcomes, jobs)) => {
-                twice.into_iter().for_each(|place| outcomes[place] = Outcome::Stale);
-                self.share_out(parts, outcomes, jobs, limit, news)
-            }
+            Ok((outcomes, jobs)) => self.share_out(parts, outcomes, jobs, limit, news),
             Err(error) => {
                 let error = match error {
                     Error::Redis(error) => error,
@@ -267,7 +264,7 @@ impl Shared {
     async fn give_back(&self, leases: Vec<Lease>) {
         let slot = self.releases.lock().await;
         let finishes = leases.into_iter().map(|lease| Finish::Release { lease }).collect();
-        let args = self.step_args(vec![Wish { finishes, limit: 0, waits: false }], 0, false);
+        let args = self.step_args(vec![Wish { finishes, limit: 0, waits: false }], &[], 0, false);
         if let Err(error) = self.step_script(&slot, args).await {
             tracing::warn!(queue = %self.name, %error, "jobs nobody took wait for their leases to run out");
         }
@@ -275,7 +272,8 @@ impl Shared {
         self.watch.ring();
     }
 
-    fn step_args(&self, wishes: Vec<Wish>, limit: usize, waits: bool) -> Vec<Bytes> {
+    /// Finishes at the places `twice` go without a lease: the script takes every lease for the only one of its job.
+    fn step_args(&self, wishes: Vec<Wish>, twice: &[usize], limit: usize, waits: bool) -> Vec<Bytes> {
         let mut args = vec![
             limit.to_string().into(),
             CLAIM_BYTES_MAX.to_string().into(),
@@ -283,7 +281,7 @@ impl Shared {
             Bytes::new(),
         ];
         let mut ends = BytesMut::with_capacity(wishes.iter().map(|wish| wish.finishes.len()).sum::<usize>() * 15);
-        for finish in wishes.into_iter().flat_map(|wish| wish.finishes) {
+        for (place, finish) in wishes.into_iter().flat_map(|wish| wish.finishes).enumerate() {
             let lease = finish.lease();
             match finish {
                 Finish::Complete { result: None, .. } => ends.put_u8(b'c'),
@@ -299,7 +297,10 @@ impl Shared {
                 }
                 Finish::Release { .. } => ends.put_u8(b'r'),
             }
-            self.put_lease(&mut ends, lease);
+            match twice.binary_search(&place) {
+                Ok(_) => ends.put_bytes(0, 14),
+                Err(_) => self.put_lease(&mut ends, lease),
+            }
         }
         args[3] = ends.freeze();
         args
