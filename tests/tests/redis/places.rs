@@ -28,7 +28,7 @@ async fn acl(user: &str, prefix: &str, password: &str) -> String {
 async fn the_user_that_the_acl_command_prints_may_do_all_that_is_needed() {
     let user = acl("shop", "shop", "hunter2").await;
     let redis = Redis::builder().acl(user).acl("default off").start().await;
-    let server =
+    let mut server =
         Server::builder().redis(&redis.url_as("shop", "hunter2")).env("TIDEGATE_REDIS_PREFIX", "shop").start().await;
     works(&server).await;
     let client = server.client();
@@ -51,6 +51,7 @@ async fn the_user_that_the_acl_command_prints_may_do_all_that_is_needed() {
     client.claim("default", "w", 1, 300).await;
     let ready = client.get("/readyz").await.expect(200);
     assert!(!ready.text().contains("hunter2"), "{}", ready.text());
+    assert!(!server.process().said().contains("hunter2"), "{}", server.process().said());
     server.stop().await;
     assert_eq!(redis.cli(&["ACL", "LOG"]).await, "", "nothing was refused");
 }
