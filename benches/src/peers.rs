@@ -7,7 +7,7 @@
 //! | `bulk` | jobs, jobs per call | jobs/s |
 //! | `callers` | jobs, tasks that each await their own enqueue | jobs/s |
 //! | `drain` | jobs (which it enqueues first, unmeasured), jobs at once | jobs/s |
-//! | `start` | jobs, 500 of which come in a second | p50 and p99 from enqueue to handler, µs |
+//! | `start` | jobs, 500 of which come in a second | p50 and p99 from enqueue to handler, µs; or nothing |
 //! | `fill` | jobs | nothing; they stay |
 
 use std::path::Path;
