@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[allow(unreachable_pub, reason = "shared by the suites of all backends")]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "shared by the suites of all backends; three cases are for a store in this process"
+)]
 mod conformance;
 
 use std::future::Future;

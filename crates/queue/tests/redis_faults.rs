@@ -139,14 +139,19 @@ async fn a_beat_cut_at_any_byte_keeps_its_leases() {
     assert_eq!(place.through.finish(vec![finish]).await.unwrap(), [Outcome::Ok]);
 }
 
-/// How long to go on; the soak goes on for longer.
-fn duration(usual: u64) -> Duration {
-    let seconds = std::env::var("TIDEGATE_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
-    Duration::from_secs(seconds)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_killed_without_end_neither_lose_nor_double_a_job() {
+    kill_connections_for(Duration::from_secs(3)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_killed_without_end_neither_lose_nor_double_a_job() {
+#[ignore = "a minute"]
+async fn connections_killed_for_a_minute_neither_lose_nor_double_a_job() {
+    kill_connections_for(Duration::from_secs(60)).await;
+}
+
+/// Every 50 ms, while eight callers push.
+async fn kill_connections_for(time: Duration) {
     let place = Arc::new(Place::new().await);
     let over = Arc::new(AtomicBool::new(false));
     let pushers: Vec<_> = (0..8)
@@ -170,7 +175,7 @@ async fn connections_killed_without_end_neither_lose_nor_double_a_job() {
             })
         })
         .collect();
-    let until = tokio::time::Instant::now() + duration(3);
+    let until = tokio::time::Instant::now() + time;
     while tokio::time::Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(50)).await;
         place.server.client_kill_all().await;

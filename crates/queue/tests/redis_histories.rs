@@ -39,11 +39,6 @@ impl Place for OnRedis {
     }
 }
 
-/// How many; the soak runs more.
-fn cases(usual: u32) -> u32 {
-    std::env::var("TIDEGATE_HISTORIES").ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
-}
-
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
@@ -60,7 +55,7 @@ fn ten_thousand_random_histories_on_one_server_agree_with_the_model() {
         let runtime = runtime();
         let server = runtime.block_on(Server::start());
         let redis = runtime.block_on(connect(&server.url()));
-        agree(&runtime, cases(10_000) / THREADS, || OnRedis::new(&redis));
+        agree(&runtime, 10_000 / THREADS, || OnRedis::new(&redis));
     };
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -71,8 +66,18 @@ fn ten_thousand_random_histories_on_one_server_agree_with_the_model() {
 
 #[test]
 fn random_histories_on_a_cluster_agree_with_the_model() {
+    on_a_cluster(500);
+}
+
+#[test]
+#[ignore = "some minutes"]
+fn ten_thousand_random_histories_on_a_cluster_agree_with_the_model() {
+    on_a_cluster(10_000);
+}
+
+fn on_a_cluster(cases: u32) {
     let runtime = runtime();
     let cluster = runtime.block_on(Cluster::start());
     let redis = runtime.block_on(connect(&cluster.url()));
-    agree(&runtime, cases(500), || OnRedis::new(&redis));
+    agree(&runtime, cases, || OnRedis::new(&redis));
 }

@@ -25,7 +25,7 @@ pub(super) struct Reply {
 
 impl Reply {
     pub(super) fn next(&mut self) -> Result<Value, Error> {
-        self.values.next().ok_or_else(|| Error::Redis(RedisError::Reply { expected: "more", got: "the end" }))
+        self.values.next().ok_or(Error::Redis(RedisError::Reply { expected: "more", got: "the end" }))
     }
 
     pub(super) fn number(&mut self) -> Result<u64, Error> {

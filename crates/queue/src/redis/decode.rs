@@ -67,7 +67,7 @@ pub(super) struct Seen {
 }
 
 /// Reads a view, see `lua/view.lua`; `None` for an unknown job.
-pub(super) fn seen(id: JobId, view: Value) -> Result<Option<Seen>, Error> {
+pub(super) fn seen(id: &JobId, view: Value) -> Result<Option<Seen>, Error> {
     if view.is_nil() {
         return Ok(None);
     }

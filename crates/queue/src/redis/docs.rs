@@ -30,7 +30,7 @@ pub fn redis_reference() -> String {
 
 const INTRODUCTION: &str = "# Queues on Redis: keys and scripts
 
-<!-- Generated from crates/queue/src/redis; `cargo test -p tidegate-queue --test redis_docs` says when it is old. -->
+<!-- Generated from crates/queue/src/redis; `cargo test -p tidegate-queue --test redis_docs -- --ignored` writes it. -->
 
 What lies on a Redis that Tidegate uses, for those who look after it. Do not write to these keys: the scripts trust what they
 find. How to run several servers, Sentinel and Cluster, and what survives what, is in [servers.md](servers.md).

@@ -265,7 +265,7 @@ impl RedisQueue {
         let unknown = || Error::JobNotFound { id: id.clone() };
         let number = number(id).ok_or_else(unknown)?;
         let mut reply = self.shared.call(&SCRIPTS.look, vec![number]).await?;
-        decode::seen(id.clone(), reply.next()?)?.ok_or_else(unknown)
+        decode::seen(id, reply.next()?)?.ok_or_else(unknown)
     }
 
     pub(crate) async fn look(&self, id: &JobId) -> Result<Job, Error> {
@@ -303,7 +303,7 @@ impl RedisQueue {
         if &came[..] == b"n" {
             return Err(unknown());
         }
-        let before = decode::seen(id.clone(), reply.next()?)?.ok_or_else(unknown)?.job;
+        let before = decode::seen(id, reply.next()?)?.ok_or_else(unknown)?.job;
         if &came[..] == b"x" {
             return Err(Error::Conflict { id: id.clone(), state: before.state, verb: "cancel" });
         }
@@ -325,7 +325,7 @@ impl RedisQueue {
         if &came[..] == b"n" {
             return Err(unknown());
         }
-        let before = decode::seen(id.clone(), reply.next()?)?.ok_or_else(unknown)?.job;
+        let before = decode::seen(id, reply.next()?)?.ok_or_else(unknown)?.job;
         let conflict = |verb| Err(Error::Conflict { id: id.clone(), state: before.state, verb });
         match &came[..] {
             b"x" => return conflict("retry"),
@@ -371,7 +371,7 @@ impl RedisQueue {
             let next = reply.bytes()?;
             for (id, view) in reply.pairs()? {
                 let id = self.shared.id(eight(&id));
-                if let Some(seen) = decode::seen(id, view)? {
+                if let Some(seen) = decode::seen(&id, view)? {
                     page.jobs.push(seen.job);
                 }
             }
