@@ -21,6 +21,8 @@ const PATIENCE_UNSENT: Duration = Duration::from_secs(1);
 pub(super) struct Reply {
     values: std::vec::IntoIter<Value>,
     pub(super) now: UnixMillis,
+    /// Whether something is due already.
+    pub(super) is_more_due: bool,
 }
 
 impl Reply {
@@ -127,9 +129,9 @@ impl Shared {
 
     /// Every reply begins with the time on Redis and when something is due next.
     fn heard(&self, value: Value) -> Result<Reply, Error> {
-        let mut reply = Reply { values: value.into_array()?.into_iter(), now: UnixMillis(0) };
+        let mut reply = Reply { values: value.into_array()?.into_iter(), now: UnixMillis(0), is_more_due: false };
         let (now, next) = (reply.next()?.as_int()?, reply.next()?.as_int()?);
-        reply.now = UnixMillis(now);
+        (reply.now, reply.is_more_due) = (UnixMillis(now), next <= now);
         self.due(now, next);
         Ok(reply)
     }

@@ -23,9 +23,14 @@ struct Batch {
 }
 
 impl Batch {
-    fn bytes(&self) -> usize {
-        self.jobs.iter().map(Outgoing::bytes).sum()
+    fn weight(&self) -> usize {
+        self.jobs.iter().map(weight).sum()
     }
+}
+
+/// How much of a script's room a job takes: one that needs a look of its own takes as long as three plain ones.
+fn weight(job: &Outgoing) -> usize {
+    (if job.is_plain { 1 } else { 3 }).max(job.bytes() / BYTES_PER_JOB)
 }
 
 /// What came of one job.
@@ -65,7 +70,7 @@ pub(super) struct Pushes(Coalescer<Batch, Answers>);
 
 impl Pushes {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        let weigh = |batch: &Batch| batch.jobs.len().max(batch.bytes() / BYTES_PER_JOB);
+        let weigh = |batch: &Batch| batch.weight();
         let slot = Arc::new(Slot::new(shared.keys.operation(&shared.process, 'p')));
         let shared = Arc::clone(shared);
         Self(Coalescer::new(SCRIPT_MAX, weigh, move |batches| {
@@ -136,11 +141,9 @@ impl RedisQueue {
         let mut answers = Vec::with_capacity(jobs.len());
         let mut jobs = jobs.into_iter().peekable();
         for piece in 0.. {
-            let (mut some, mut bytes) = (Vec::with_capacity(jobs.len().min(SCRIPT_MAX)), 0);
-            while let Some(job) = jobs.next_if(|job| {
-                some.is_empty() || (some.len() < SCRIPT_MAX && bytes + job.bytes() <= SCRIPT_MAX * BYTES_PER_JOB)
-            }) {
-                bytes += job.bytes();
+            let (mut some, mut room) = (Vec::with_capacity(jobs.len().min(SCRIPT_MAX)), SCRIPT_MAX);
+            while let Some(job) = jobs.next_if(|job| some.is_empty() || weight(job) <= room) {
+                room = room.saturating_sub(weight(&job));
                 some.push(job);
             }
             if some.is_empty() {

@@ -183,15 +183,12 @@ impl Shared {
         }
     }
 
+    /// Does some of what is due; `true` when there is more.
     pub(super) async fn upkeep_once(&self) -> Result<bool, Error> {
         let mut reply = self.call(&SCRIPTS.upkeep, Vec::new()).await?;
         self.count(&reply.bytes()?);
         self.filled(reply.number()?, reply.number()?);
-        Ok(self.is_due())
-    }
-
-    pub(super) fn is_due(&self) -> bool {
-        self.due_at.load(Ordering::SeqCst) <= self.alarm.now()
+        Ok(reply.is_more_due)
     }
 
     /// Leases as scripts take them; those of other queues are no leases here and stay zero.

@@ -2,7 +2,7 @@
 -- Each is extended to a full length from now, but not beyond one length after its attempt's deadline.
 -- Replies: now, next, tally, paused, answers (a letter each: o renewed, c stop, s stale).
 call('HDEL', META, '')
-upkeep(500)
+upkeep(200)
 local leases, ids, answers, renewed = ARGV[2], {}, {}, {}
 for i = 1, #leases / 14 do ids[i] = sub(leases, 14 * i - 13, 14 * i - 8) end
 local held = fetch('HMGET', RUNNING, ids)

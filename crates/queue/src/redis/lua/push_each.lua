@@ -1,7 +1,7 @@
 -- Accepts jobs, each judged on its own: when one has a key, a dedup key, a delay or an expiry, when something is due, or when
 -- not all may fit. Follows push.lua and the rules.
 -- ARGV and replies as in push.lua.
-upkeep(500)
+upkeep(200)
 
 local large = 6 + n
 local function allocate(count)

@@ -1,7 +1,7 @@
 -- Ends attempts and hands out jobs, whatever they are. Follows step.lua and the rules.
 -- ARGV as in step.lua. A job of a key goes to the line when the one before it leaves, so keys are taken one by one.
 -- Replies as in step.lua.
-local more = upkeep(500)
+local more = upkeep(200)
 
 local outcomes = {}
 local function end_attempts()
