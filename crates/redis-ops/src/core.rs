@@ -1,6 +1,7 @@
 //! What all connections of one Redis share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -30,6 +31,8 @@ pub(crate) struct Core {
     pub(crate) table_stale: Notify,
     /// Held to read or replace the text.
     last_error: Mutex<Option<String>>,
+    /// Something went wrong since a connection last came up again.
+    is_out: AtomicBool,
 }
 
 impl Core {
@@ -46,6 +49,7 @@ impl Core {
             reconnects: watch::Sender::new(0),
             table_stale: Notify::new(),
             last_error: Mutex::new(None),
+            is_out: AtomicBool::new(false),
         }
     }
 
@@ -56,6 +60,10 @@ impl Core {
         self.came_up.send_modify(|count| *count += 1);
         if again {
             self.stats.reconnects.inc();
+            // Told once per outage, as its beginning was.
+            if self.is_out.swap(false, Ordering::Relaxed) {
+                tracing::info!("Redis link is back");
+            }
             self.reconnects.send_modify(|count| *count += 1);
         }
     }
@@ -73,7 +81,7 @@ impl Core {
             return;
         }
         let mut last = self.last_error.lock();
-        if last.as_deref() != Some(why) {
+        if !self.is_out.swap(true, Ordering::Relaxed) || last.as_deref() != Some(why) {
             tracing::warn!(why, "Redis link");
             *last = Some(why.to_owned());
         }

@@ -175,6 +175,10 @@ fn code_of(text: &str) -> &str {
     if text.starts_with("ERR unknown command") {
         return "UNKNOWN_COMMAND";
     }
+    // What a script may not do is told without the code it has outside of scripts.
+    if text.starts_with("ERR The user executing the script can't") {
+        return "NOPERM";
+    }
     let inner = words.enumerate().find_map(|(turn, word)| match word.strip_prefix('-') {
         Some(code) if KNOWN.contains(&code) => Some(code),
         None if turn == 0 && KNOWN.contains(&word) => Some(word),
