@@ -3,7 +3,7 @@
 //! I1 no acknowledged job is lost, I2 no second end is accepted, I3 no two leases are valid at once, I4 one live job per
 //! dedup key. Answers that were lost prove nothing and are given the benefit of the doubt.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -42,6 +42,20 @@ pub enum Violation {
         op: u64,
         /// The two jobs.
         jobs: [String; 2],
+    },
+    /// One id was given to two submissions.
+    Reused {
+        /// The job.
+        job: String,
+        /// The two submissions.
+        ops: [u64; 2],
+    },
+    /// One lease was handed out twice.
+    LeaseTwice {
+        /// The job it was handed out for the second time.
+        job: String,
+        /// The lease.
+        lease: String,
     },
     /// A submission that was refused exists.
     RefusedButThere {
@@ -96,6 +110,8 @@ impl Violation {
             | Self::NotEnded { job, .. }
             | Self::WrongEnd { job, .. }
             | Self::RefusedButThere { job, .. }
+            | Self::Reused { job, .. }
+            | Self::LeaseTwice { job, .. }
             | Self::EndedTwice { job, .. }
             | Self::ClaimedAfterEnd { job, .. }
             | Self::StaleAccepted { job, .. }
@@ -124,8 +140,74 @@ pub fn check(history: &History) -> Vec<Violation> {
         found.extend(life.two_leases(job, &ledger.kills));
     }
     found.extend(ledger.doubled());
+    found.extend(ledger.names_given_twice());
     found.extend(ledger.two_live());
     found
+}
+
+/// A history with failovers, judged: a replica knows nothing of what its primary had acknowledged a moment before.
+#[derive(Clone, Debug, Default)]
+pub struct Judged {
+    /// Broken promises about jobs of which something was acknowledged after the last moment known to be on the replica:
+    /// what asynchronous replication may forget.
+    pub forgotten: Vec<Violation>,
+    /// The others, which nothing excuses; numbers and leases that were given twice are always here.
+    pub violations: Vec<Violation>,
+    /// Submissions acknowledged after the last moment known to be on the replica and before its primary was killed.
+    pub at_risk: u64,
+    /// How long before the kill the earliest of the lost ones had been acknowledged.
+    pub lost_before: Duration,
+}
+
+/// Judges a history in which primaries were killed and their replicas took over.
+#[must_use]
+pub fn check_failovers(history: &History) -> Judged {
+    let ledger = Ledger::read(history);
+    let spans = spans(history);
+    let risky = |at: Stamp| spans.iter().any(|span| span.since <= at && at < span.back);
+    let excusable = |violation: &Violation| {
+        let is_name = matches!(violation, Violation::Reused { .. } | Violation::LeaseTwice { .. });
+        let touched = |job: &&str| ledger.lives.get(*job).is_some_and(|life| life.acknowledged().any(risky));
+        !is_name && violation.jobs().iter().any(touched)
+    };
+    let mut judged = Judged::default();
+    for violation in check(history) {
+        if let Violation::Lost { job } = &violation
+            && let Some(accepted) = ledger.lives.get(job).and_then(|life| life.accepted)
+            && let Some(span) = spans.iter().find(|span| span.since <= accepted && accepted < span.back)
+        {
+            judged.lost_before = judged.lost_before.max(span.killed.saturating_sub(accepted));
+        }
+        match excusable(&violation) {
+            true => judged.forgotten.push(violation),
+            false => judged.violations.push(violation),
+        }
+    }
+    let accepted = ledger.lives.values().filter_map(|life| life.accepted);
+    let at_risk = |at: &Stamp| spans.iter().any(|span| span.since <= *at && *at < span.killed);
+    judged.at_risk = accepted.filter(at_risk).count() as u64;
+    judged
+}
+
+/// From the last moment known to be on the replica to its being the primary.
+struct Span {
+    since: Stamp,
+    killed: Stamp,
+    back: Stamp,
+}
+
+fn spans(history: &History) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    let mut replicated = Stamp::ZERO;
+    for (at, event) in &history.events {
+        match event {
+            Event::Replicated { since } => replicated = *since,
+            Event::RedisKilled => spans.push(Span { since: replicated, killed: *at, back: Stamp::MAX }),
+            Event::RedisBack => spans.iter_mut().for_each(|span| span.back = span.back.min(*at)),
+            _ => {}
+        }
+    }
+    spans
 }
 
 /// The history sorted by job.
@@ -134,7 +216,10 @@ struct Ledger {
     lives: BTreeMap<String, Life>,
     kills: HashMap<u32, Stamp>,
     jobs_of_op: BTreeMap<u64, Vec<String>>,
-    refused: Vec<u64>,
+    ops_of_job: BTreeMap<String, Vec<u64>>,
+    leases_twice: Vec<(String, String)>,
+    refused: BTreeSet<u64>,
+    unknown: HashSet<u64>,
     dedup_of_op: HashMap<u64, String>,
 }
 
@@ -172,8 +257,11 @@ impl Ledger {
         for (at, event) in &history.events {
             match event {
                 Event::Claimed { lease, job, .. } => {
-                    job_of_lease.insert(lease, job);
-                    ledger.claimed(*at, event);
+                    if job_of_lease.insert(lease, job).is_some() {
+                        ledger.leases_twice.push((job.clone(), lease.clone()));
+                    } else {
+                        ledger.claimed(*at, event);
+                    }
                 }
                 Event::Renewed { lease, .. }
                 | Event::FinishSent { lease, .. }
@@ -209,9 +297,13 @@ impl Ledger {
 
     fn other(&mut self, at: Stamp, event: &Event) {
         match event {
-            Event::SubmitSent { op, dedup: Some(dedup) } => {
-                self.dedup_of_op.insert(*op, dedup.clone());
+            Event::SubmitSent { op, dedup } => {
+                self.refused.remove(op);
+                if let Some(dedup) = dedup {
+                    self.dedup_of_op.insert(*op, dedup.clone());
+                }
             }
+            Event::SubmitUnknown { op } => _ = self.unknown.insert(*op),
             Event::SubmitAccepted { op, job, duplicate } => {
                 let life = self.lives.entry(job.clone()).or_default();
                 life.accepted.get_or_insert(at);
@@ -222,7 +314,8 @@ impl Ledger {
                     self.belongs(*op, job);
                 }
             }
-            Event::SubmitRefused { op } => self.refused.push(*op),
+            // Refused now; an earlier attempt whose answer was lost may have been carried out.
+            Event::SubmitRefused { op } if !self.unknown.contains(op) => _ = self.refused.insert(*op),
             Event::Killed { boot } => {
                 self.kills.insert(*boot, at);
             }
@@ -238,14 +331,31 @@ impl Ledger {
         if !jobs.iter().any(|known| known == job) {
             jobs.push(job.to_owned());
         }
+        let ops = self.ops_of_job.entry(job.to_owned()).or_default();
+        if !ops.contains(&op) {
+            ops.push(op);
+        }
+    }
+
+    fn names_given_twice(&self) -> Vec<Violation> {
+        let reused = self.ops_of_job.iter().filter_map(|(job, ops)| match ops[..] {
+            [first, second, ..] => Some(Violation::Reused { job: job.clone(), ops: [first, second] }),
+            _ => None,
+        });
+        let leases = self.leases_twice.iter();
+        let leases = leases.map(|(job, lease)| Violation::LeaseTwice { job: job.clone(), lease: lease.clone() });
+        reused.chain(leases).collect()
     }
 
     fn doubled(&self) -> Vec<Violation> {
         let mut found = Vec::new();
         for (op, jobs) in &self.jobs_of_op {
             // A job may be handed out before its submission is durable, and be gone with the server that did so; when
-            // it is submitted again under its idempotency key it is another job. Only one of them may come to stay.
-            let mut stayed = jobs.iter().filter(|job| self.lives.get(*job).is_some_and(Life::stayed));
+            // it is submitted again under its idempotency key it is another job. Only one of them may come to stay. On
+            // Redis a job that can be claimed is there, and its server's death changes nothing about that.
+            let nothing_vanishes = self.kills.is_empty();
+            let there = |job: &&String| nothing_vanishes || self.lives.get(*job).is_some_and(Life::stayed);
+            let mut stayed = jobs.iter().filter(there);
             if let (Some(first), Some(second)) = (stayed.next(), stayed.next()) {
                 found.push(Violation::Doubled { op: *op, jobs: [first.clone(), second.clone()] });
             }
@@ -298,6 +408,13 @@ impl Life {
             }
             _ => {}
         }
+    }
+
+    /// When something about it was acknowledged to somebody.
+    fn acknowledged(&self) -> impl Iterator<Item = Stamp> {
+        let leases = self.leases.iter().flat_map(|lease| lease.renewed.iter().copied().chain([lease.arrived]));
+        let finishes = self.accepted_finishes().map(|(_, finish)| finish.answered);
+        self.accepted.into_iter().chain(leases).chain(finishes)
     }
 
     /// Whether anything about it was acknowledged, or it is still there.
@@ -354,7 +471,8 @@ impl Life {
 
     fn stale_accepted(&self, job: &str) -> Option<Violation> {
         for (index, older) in self.leases.iter().enumerate() {
-            let Some(newer) = self.leases[index + 1..].iter().min_by_key(|lease| lease.arrived) else { continue };
+            let later = self.leases[index + 1..].iter().filter(|lease| lease.is_newer_than(older));
+            let Some(newer) = later.min_by_key(|lease| lease.arrived) else { continue };
             let finishes = older.finishes.iter().filter(|finish| finish.answer == Answer::Accepted);
             let mut accepted = finishes.map(|finish| finish.sent).chain(older.renewed.iter().copied());
             if accepted.any(|sent| sent > newer.arrived) {
@@ -368,7 +486,7 @@ impl Life {
     fn two_leases(&self, job: &str, kills: &HashMap<u32, Stamp>) -> Option<Violation> {
         self.leases.windows(2).find_map(|pair| {
             let [first, second] = pair else { return None };
-            let overlap = second.arrived < first.valid_until(kills);
+            let overlap = second.arrived < first.valid_until(kills).min(second.valid_until(kills));
             let leases = [first.name.clone(), second.name.clone()];
             overlap.then(|| Violation::TwoLeases { job: job.to_owned(), leases })
         })
@@ -376,6 +494,12 @@ impl Life {
 }
 
 impl Lease {
+    /// Whether it was certainly handed out after one that arrived before it. An answer that was longer on its way than the
+    /// lease lasts may have been overtaken.
+    fn is_newer_than(&self, older: &Self) -> bool {
+        self.boot > older.boot || self.sent > older.arrived || self.arrived.saturating_sub(self.sent) < self.lifetime
+    }
+
     /// Until when it was certainly valid: not finished, its server not killed, its last good beat not older than its
     /// lifetime.
     fn valid_until(&self, kills: &HashMap<u32, Stamp>) -> Stamp {

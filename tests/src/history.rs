@@ -75,10 +75,24 @@ pub enum Event {
         /// The answer.
         answer: Answer,
     },
-    /// The server is about to be killed.
+    /// The server is about to be killed, and with it what it alone knew: leases and jobs not yet durable.
     Killed {
         /// Which start of it.
         boot: u32,
+    },
+    /// One of several servers on one Redis is about to be killed. Nothing ends with it: leases are good at all of them.
+    ServerKilled {
+        /// Which server.
+        server: usize,
+    },
+    /// The Redis that holds the queue is about to be killed.
+    RedisKilled,
+    /// It answers again, or another one in its place.
+    RedisBack,
+    /// Whatever was acknowledged before is on the replica too, which therefore knows it after a failover.
+    Replicated {
+        /// Before.
+        since: Stamp,
     },
     /// How the job stands after everything.
     Final {
@@ -155,7 +169,11 @@ impl History {
             Event::Renewed { lease, .. } | Event::FinishSent { lease, .. } | Event::FinishAnswered { lease, .. } => {
                 leases.contains(lease)
             }
-            Event::Killed { .. } => true,
+            Event::Killed { .. }
+            | Event::ServerKilled { .. }
+            | Event::RedisKilled
+            | Event::RedisBack
+            | Event::Replicated { .. } => true,
         };
         self.events.iter().filter(|(_, event)| concerns(event)).collect()
     }

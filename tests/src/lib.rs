@@ -17,7 +17,7 @@ mod wait;
 
 pub use api::{Claimed, Claims, JobList, JobView, Submitted, Worked, comparing_job, endless_job};
 pub use binary::{Exit, repository, run};
-pub use checker::{Violation, check};
+pub use checker::{Judged, Violation, check, check_failovers};
 pub use client::{Call, Client, Failure, Payload};
 pub use disk::SmallDisk;
 pub use history::{Answer, Event, Finish, History, Recorder, Stamp};
@@ -25,6 +25,6 @@ pub use process::Process;
 pub use raw::RawConnection;
 pub use reply::Reply;
 pub use server::{Builder, Server};
-pub use soak::{Figures, Plan, Plant, Soak};
+pub use soak::{Figures, Place, Plan, Plant, Soak};
 pub use sse::{SseEvent, SseReader};
 pub use wait::{eventually, within};

@@ -1,8 +1,14 @@
 //! The `kill -9` run: submitters and workers over HTTP against a server that is killed and started again on the same
-//! data folder, round after round, everything they see being recorded.
+//! data folder, or against several servers on one Redis, any of which is killed and started again; round after round,
+//! everything they see being recorded.
 
+mod figures;
+mod ground;
 mod submitter;
 mod worker;
+
+pub use figures::Figures;
+pub use ground::Place;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,18 +20,26 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::client::Client;
-use crate::history::{Answer, Event, History, Recorder};
+use crate::history::{Event, History, Recorder};
 use crate::server::Builder;
 use crate::wait::eventually;
+
+use figures::ms;
+use ground::Ground;
 
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// Where the jobs are kept.
+    pub place: Place,
+    /// Servers; one with [`Place::Disk`].
+    pub servers: usize,
     /// How often a server is killed.
     pub rounds: u32,
-    /// Servers that share the jobs; they are killed in turn, the others live on. More than one needs a builder with Redis,
-    /// where leases outlive servers, and the checker holds them to that.
-    pub servers: u32,
+    /// How often Redis is killed, in rounds between the others.
+    pub redis_rounds: u32,
+    /// Shortest and longest time Redis is dead; with replicas, from the last moment known to be replicated to the kill.
+    pub outage_ms: (u64, u64),
     /// Clients that submit.
     pub submitters: u32,
     /// Clients that claim and finish.
@@ -33,7 +47,8 @@ pub struct Plan {
     /// Jobs sent per round and queue; below 10 000, the number of finished jobs a queue keeps, so that every end can
     /// still be seen.
     pub jobs_per_round: u64,
-    /// Shortest and longest time between start and kill.
+    /// Shortest and longest time between start and kill. The kill comes earlier when a number of jobs drawn from
+    /// `jobs_per_round` has been sent, so that it finds submissions on their way however fast the server is.
     pub round_ms: (u64, u64),
     /// Seed of all choices; the interleaving is the machine's.
     pub seed: u64,
@@ -48,29 +63,6 @@ pub enum Plant {
     ForgetfulDisk,
 }
 
-/// What happened, in numbers.
-#[derive(Clone, Debug, Default)]
-pub struct Figures {
-    /// Kills.
-    pub kills: u64,
-    /// Submissions acknowledged.
-    pub acknowledged: u64,
-    /// Submissions whose answer was lost.
-    pub submits_unknown: u64,
-    /// Jobs handed out.
-    pub claims: u64,
-    /// Finishes accepted.
-    pub accepted: u64,
-    /// Finishes refused as stale.
-    pub stale: u64,
-    /// Finishes whose answer was lost.
-    pub finishes_unknown: u64,
-    /// Longest time from `kill -9` to listening again, in ms.
-    pub restart_ms_max: u64,
-    /// The whole run, in ms.
-    pub total_ms: u64,
-}
-
 /// The run.
 #[derive(Debug)]
 pub struct Soak {
@@ -82,12 +74,12 @@ pub struct Soak {
     restart_ms_max: u64,
 }
 
-/// What the clients need to know about the server now.
+/// What the clients need to know about the servers now.
 #[derive(Clone, Debug)]
 struct Stage {
-    boot: u32,
-    /// One per server; `None` while it is down.
-    clients: Vec<Option<Client>>,
+    round: u32,
+    /// `None` for a server that is down.
+    servers: Vec<Option<Client>>,
     phase: Phase,
 }
 
@@ -98,16 +90,22 @@ enum Phase {
     Done,
 }
 
+/// Who is killed in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Server,
+    Redis,
+}
+
 impl Soak {
     /// Runs the plan against servers of `builder` and returns what the clients saw. Leases last 1 s, so that many run
     /// out while their jobs are being kept.
     ///
     /// # Panics
-    /// When the server does not start again, or live jobs remain a minute after the last round.
+    /// When a server does not start again, or live jobs remain 90 s after the last round.
     pub async fn run(plan: Plan, builder: &Builder) -> (History, Figures) {
         let builder = &builder.clone().env("TIDEGATE_LEASE", "1s");
-        let clients = vec![None; plan.servers as usize];
-        let stage = watch::channel(Stage { boot: 0, clients, phase: Phase::Load }).0;
+        let stage = watch::channel(Stage { round: 0, servers: Vec::new(), phase: Phase::Load }).0;
         let recorder = Recorder::begin();
         let mut soak = Self { plan, recorder, stage, sent: Arc::default(), restart_ms_max: 0 };
         soak.go(builder).await
@@ -121,85 +119,92 @@ impl Soak {
         for number in 0..self.plan.workers {
             workers.spawn(worker::run(self.actor(1000 + number)));
         }
-        let servers = self.rounds(builder).await;
-        let client = servers[0].client();
+        let ground = self.all_rounds(builder).await;
         self.stage.send_modify(|stage| stage.phase = Phase::Drain);
         while let Some(ended) = submitters.join_next().await {
             ended.expect("no submitter panics");
         }
-        self.drained(&client).await;
+        self.drained(&ground.client()).await;
         self.stage.send_modify(|stage| stage.phase = Phase::Done);
         while let Some(ended) = workers.join_next().await {
             ended.expect("no worker panics");
         }
-        self.finals(&client).await;
-        for server in servers {
-            server.stop().await;
-        }
+        self.finals(&ground.client()).await;
+        ground.stop().await;
         let history = self.recorder.finish();
-        let figures = self.figures(&history);
+        let mut figures = Figures::count(&history);
+        figures.restart_ms_max = self.restart_ms_max;
+        figures.total_ms = ms(self.recorder.now());
         (history, figures)
     }
 
-    async fn rounds(&mut self, builder: &Builder) -> Vec<crate::Server> {
+    async fn all_rounds(&mut self, builder: &Builder) -> Ground {
         let mut random = Random(self.plan.seed);
-        let mut servers = Vec::new();
-        for _ in 0..self.plan.servers {
-            servers.push(builder.start().await);
-        }
-        let old = builder.folder().join("after-first-kill");
-        for boot in 0..self.plan.rounds {
-            let victim = (boot % self.plan.servers) as usize;
-            self.sent.store(0, Ordering::Relaxed);
-            self.open(boot, &servers);
-            // Not a wait for something: the length of the round is what the seed varies.
-            let (shortest, longest) = self.plan.round_ms;
-            tokio::time::sleep(Duration::from_millis(shortest + random.below(longest - shortest + 1))).await;
-            // Where leases outlive servers, the end of one excuses nothing.
-            self.recorder.record(Event::Killed { boot: if self.leases_outlive() { u32::MAX } else { boot } });
-            servers.remove(victim).kill().await;
-            let killed = Instant::now();
-            self.stage.send_modify(|stage| stage.clients[victim] = None);
-            if self.plan.plant == Some(Plant::ForgetfulDisk) {
-                match boot {
-                    0 => copy_folder(builder.data_folder(), &old),
-                    1 => {
-                        std::fs::remove_dir_all(builder.data_folder()).expect("the data folder can be removed");
-                        copy_folder(&old, builder.data_folder());
-                    }
-                    _ => {}
+        let mut ground = Ground::start(self.plan.place, self.plan.servers, builder).await;
+        let victims = self.victims(&mut random);
+        for (round, victim) in (0..).zip(victims) {
+            self.begin(round, &ground);
+            self.until_the_kill(&mut random).await;
+            match victim {
+                Victim::Server => {
+                    let number = usize::try_from(random.below(self.plan.servers as u64)).unwrap_or(0);
+                    self.server_dies(&mut ground, number, round, builder).await;
+                }
+                Victim::Redis => {
+                    let (shortest, longest) = self.plan.outage_ms;
+                    let outage = Duration::from_millis(shortest + random.below(longest - shortest + 1));
+                    ground.kill_redis(round, outage, &self.recorder).await;
                 }
             }
-            servers.insert(victim, self.start_again(builder).await);
-            let restart_ms = u64::try_from(killed.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.restart_ms_max = self.restart_ms_max.max(restart_ms);
         }
-        self.open(self.plan.rounds, &servers);
-        servers
+        self.begin(self.total_rounds(), &ground);
+        ground
     }
 
-    /// Where several servers share a Redis, that may be away for the moment.
-    async fn start_again(&self, builder: &Builder) -> crate::Server {
-        if !self.leases_outlive() {
-            return builder.start().await;
-        }
-        eventually("the server starts again", Duration::from_secs(60), || async {
-            match builder.try_start().await {
-                Ok(server) => Some(server),
-                Err(exit) if exit.code == Some(69) => None,
-                Err(exit) => panic!("the server does not start: {}", exit.said()),
+    fn total_rounds(&self) -> u32 {
+        self.plan.rounds + self.plan.redis_rounds
+    }
+
+    /// Who is killed in which round: the numbers of the plan, in an order that the seed decides.
+    fn victims(&self, random: &mut Random) -> Vec<Victim> {
+        let (mut servers, mut redis) = (u64::from(self.plan.rounds), u64::from(self.plan.redis_rounds));
+        let mut victims = Vec::new();
+        while servers + redis > 0 {
+            if random.below(servers + redis) < servers {
+                servers -= 1;
+                victims.push(Victim::Server);
+            } else {
+                redis -= 1;
+                victims.push(Victim::Redis);
             }
-        })
-        .await
+        }
+        victims
     }
 
-    fn open(&self, boot: u32, servers: &[crate::Server]) {
-        let clients = servers.iter().map(|server| Some(server.client())).collect();
-        self.stage.send_replace(Stage { boot, clients, phase: Phase::Load });
+    fn begin(&self, round: u32, ground: &Ground) {
+        self.sent.store(0, Ordering::Relaxed);
+        self.stage.send_replace(Stage { round, servers: ground.clients(), phase: Phase::Load });
     }
 
-    fn leases_outlive(&self) -> bool {
-        self.plan.servers > 1
+    async fn until_the_kill(&self, random: &mut Random) {
+        let (shortest, longest) = self.plan.round_ms;
+        let round = Duration::from_millis(shortest + random.below(longest - shortest + 1));
+        let enough = 1 + random.below(self.plan.jobs_per_round * 9 / 10);
+        let began = Instant::now();
+        while began.elapsed() < round && self.sent.load(Ordering::Relaxed) < enough {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn server_dies(&mut self, ground: &mut Ground, number: usize, round: u32, builder: &Builder) {
+        ground.kill_server(number, round, &self.recorder).await;
+        let killed = Instant::now();
+        self.stage.send_modify(|stage| stage.servers[number] = None);
+        if self.plan.plant == Some(Plant::ForgetfulDisk) {
+            forget(builder, round);
+        }
+        ground.start_server(number).await;
+        self.restart_ms_max = self.restart_ms_max.max(ms(killed.elapsed()));
     }
 
     fn actor(&self, number: u32) -> Actor {
@@ -210,14 +215,15 @@ impl Soak {
             stage: self.stage.subscribe(),
             sent: Arc::clone(&self.sent),
             jobs_per_round: self.plan.jobs_per_round,
-            leases_outlive: self.leases_outlive(),
+            leases_outlive_servers: self.plan.place != Place::Disk,
+            prefers: number as usize,
         }
     }
 
     /// Waits until no queue holds a live job. One look at all counts of a queue: jobs move between states meanwhile.
     async fn drained(&self, client: &Client) {
-        for boot in 0..=self.plan.rounds {
-            let queue = queue(boot);
+        for round in 0..=self.total_rounds() {
+            let queue = queue(round);
             eventually(&format!("no live jobs are left in {queue}"), Duration::from_secs(90), || async {
                 let reply = client.get(&format!("/api/queues/{queue}")).await;
                 if reply.status == 404 {
@@ -257,24 +263,6 @@ impl Soak {
             })
             .await;
     }
-
-    fn figures(&self, history: &History) -> Figures {
-        let mut figures = Figures { restart_ms_max: self.restart_ms_max, ..Figures::default() };
-        figures.total_ms = u64::try_from(self.recorder.now().as_millis()).unwrap_or(u64::MAX);
-        for (_, event) in &history.events {
-            match event {
-                Event::SubmitAccepted { .. } => figures.acknowledged += 1,
-                Event::SubmitUnknown { .. } => figures.submits_unknown += 1,
-                Event::Claimed { .. } => figures.claims += 1,
-                Event::FinishAnswered { answer: Answer::Accepted, .. } => figures.accepted += 1,
-                Event::FinishAnswered { answer: Answer::Stale, .. } => figures.stale += 1,
-                Event::FinishAnswered { answer: Answer::Unknown, .. } => figures.finishes_unknown += 1,
-                Event::Killed { .. } => figures.kills += 1,
-                _ => {}
-            }
-        }
-        figures
-    }
 }
 
 /// What one client of the run owns.
@@ -285,27 +273,40 @@ struct Actor {
     stage: watch::Receiver<Stage>,
     sent: Arc<AtomicU64>,
     jobs_per_round: u64,
-    leases_outlive: bool,
+    /// Whether the servers share what they hand out.
+    leases_outlive_servers: bool,
+    /// The server it turns to first, modulo their number.
+    prefers: usize,
 }
 
 impl Actor {
-    /// The stage as soon as the server of this client is up. On each of several servers there are submitters and workers.
+    /// The stage as soon as a server is up, with the preferred one of those that are.
     async fn up(&mut self) -> (u32, Client, Phase) {
-        let number = self.number as usize;
-        let mine = |stage: &Stage| stage.clients[number % stage.clients.len()].clone();
-        let stage = self.stage.wait_for(|stage| mine(stage).is_some()).await.expect("the run outlives its clients");
-        (stage.boot, mine(&stage).expect("just waited for it"), stage.phase)
+        let any = |stage: &Stage| stage.servers.iter().any(Option::is_some);
+        let stage = self.stage.wait_for(any).await.expect("the run outlives its clients");
+        let servers = stage.servers.len();
+        let mut in_turn = (0..servers).map(|step| &stage.servers[(self.prefers + step) % servers]);
+        let client = in_turn.find_map(Clone::clone).expect("just waited for it");
+        (stage.round, client, stage.phase)
     }
 
-    /// The boot that a lease handed out now may end with.
-    fn boot_of_leases(&self, boot: u32) -> u32 {
-        if self.leases_outlive { 0 } else { boot }
+    /// After a failed call: turns to another server. When there is none, waits until the server is another one, or the
+    /// same one is still there a moment later.
+    async fn down(&mut self) {
+        self.prefers += 1;
+        let (round, servers) = {
+            let stage = self.stage.borrow();
+            (stage.round, stage.servers.len())
+        };
+        let pause = Duration::from_millis(if servers > 1 { 50 } else { 200 });
+        let another = self.stage.wait_for(|stage| stage.round != round || stage.phase == Phase::Done);
+        let _ = tokio::time::timeout(pause, another).await;
     }
 }
 
 /// Each round has a queue of its own.
-fn queue(boot: u32) -> String {
-    format!("soak-{boot}")
+fn queue(round: u32) -> String {
+    format!("soak-{round}")
 }
 
 /// splitmix64: small, seeded, good enough to vary a test.
@@ -323,6 +324,19 @@ impl Random {
 
     fn below(&mut self, end: u64) -> u64 {
         self.next() % end
+    }
+}
+
+/// The planted bug: see [`Plant::ForgetfulDisk`].
+fn forget(builder: &Builder, round: u32) {
+    let old = builder.folder().join("after-first-kill");
+    match round {
+        0 => copy_folder(builder.data_folder(), &old),
+        1 => {
+            std::fs::remove_dir_all(builder.data_folder()).expect("the data folder can be removed");
+            copy_folder(&old, builder.data_folder());
+        }
+        _ => {}
     }
 }
 

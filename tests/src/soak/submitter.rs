@@ -1,7 +1,6 @@
 //! A client that submits single jobs and batches, and asks again under the same idempotency key when an answer was lost.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,40 +28,42 @@ struct Item {
     job_id: Option<String>,
     #[serde(default)]
     duplicate: bool,
+    #[serde(default)]
+    error: Value,
 }
 
 pub(super) async fn run(mut actor: Actor) {
     let mut serial = 0_u64;
     let mut again: Option<Parcel> = None;
     loop {
-        let (boot, client, phase) = actor.up().await;
+        let (round, client, phase) = actor.up().await;
         if phase != Phase::Load && again.is_none() {
             return;
         }
         if again.is_none() && actor.sent.load(Ordering::Relaxed) >= actor.jobs_per_round {
             // Enough for this round: wait for the next one.
-            let next = actor.stage.wait_for(|stage| stage.boot > boot || stage.phase != Phase::Load).await;
+            let next = actor.stage.wait_for(|stage| stage.round > round || stage.phase != Phase::Load).await;
             next.expect("the run outlives its clients");
             continue;
         }
-        let parcel = again.take().unwrap_or_else(|| actor.parcel(boot, &mut serial));
+        let parcel = again.take().unwrap_or_else(|| actor.parcel(round, &mut serial));
         again = actor.send(&client, parcel).await;
     }
 }
 
 impl Actor {
-    fn parcel(&mut self, boot: u32, serial: &mut u64) -> Parcel {
+    fn parcel(&mut self, round: u32, serial: &mut u64) -> Parcel {
         let is_batch = self.random.below(4) == 0;
         let count = if is_batch { 1 + self.random.below(20) } else { 1 };
         let ops = (0..count).map(|_| {
             *serial += 1;
-            let dedup = (self.random.below(5) == 0).then(|| format!("{boot}-{}", self.random.below(DEDUP_KEYS)));
+            let dedup = (self.random.below(5) == 0).then(|| format!("{round}-{}", self.random.below(DEDUP_KEYS)));
             (u64::from(self.number) << 40 | *serial, dedup)
         });
         let ops: Vec<_> = ops.collect();
         let idempotency = (self.random.below(2) == 0).then(|| format!("parcel-{}-{serial}", self.number));
         self.sent.fetch_add(count, Ordering::Relaxed);
-        Parcel { ops, queue: queue(boot), idempotency, is_batch }
+        Parcel { ops, queue: queue(round), idempotency, is_batch }
     }
 
     /// Sends a parcel; gives it back when it is to be sent again.
@@ -76,38 +77,35 @@ impl Actor {
             call = call.header("idempotency-key", key);
         }
         match call.json(parcel.body()).attempt().await {
-            Ok(reply) => {
-                self.answered(&parcel, &reply).await;
-                None
-            }
+            Ok(reply) => self.answered(parcel, &reply).await,
             Err(Failure::NotSent(_)) if parcel.idempotency.is_none() => {
                 self.all(&parcel, |op| Event::SubmitRefused { op });
-                self.down(client).await;
+                self.down().await;
                 None
             }
             Err(_) => {
                 self.all(&parcel, |op| Event::SubmitUnknown { op });
-                self.down(client).await;
+                self.down().await;
                 parcel.idempotency.is_some().then_some(parcel)
             }
         }
     }
 
-    async fn answered(&self, parcel: &Parcel, reply: &Reply) {
+    async fn answered(&mut self, parcel: Parcel, reply: &Reply) -> Option<Parcel> {
         let items: Vec<Item> = match (reply.status, parcel.is_batch) {
             (200 | 202, false) => vec![reply.data()],
             (200 | 202, true) => {
                 let batch: Value = reply.data();
                 serde_json::from_value(batch["jobs"].clone()).expect("a batch is answered item by item")
             }
-            (503, _) if reply.problem(503)["code"] == "redis_outcome_unknown" => {
-                return self.all(parcel, |op| Event::SubmitUnknown { op });
-            }
             (429 | 503, _) => {
-                self.all(parcel, |op| Event::SubmitRefused { op });
+                match is_unknown(&reply.problem_in(&[429, 503])) {
+                    true => self.all(&parcel, |op| Event::SubmitUnknown { op }),
+                    false => self.all(&parcel, |op| Event::SubmitRefused { op }),
+                }
                 // Asked to come back later.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                return;
+                self.down().await;
+                return (reply.status == 503 && parcel.idempotency.is_some()).then_some(parcel);
             }
             _ => panic!("a good submission was answered {}: {}", reply.status, reply.text()),
         };
@@ -115,9 +113,11 @@ impl Actor {
         for ((op, _), item) in parcel.ops.iter().zip(items) {
             self.recorder.record(match item.job_id {
                 Some(job) => Event::SubmitAccepted { op: *op, job, duplicate: item.duplicate },
+                None if is_unknown(&item.error) => Event::SubmitUnknown { op: *op },
                 None => Event::SubmitRefused { op: *op },
             });
         }
+        None
     }
 
     fn all(&self, parcel: &Parcel, event: impl Fn(u64) -> Event) {
@@ -125,6 +125,11 @@ impl Actor {
             self.recorder.record(event(*op));
         }
     }
+}
+
+/// Whether this error leaves open what became of the jobs.
+fn is_unknown(error: &Value) -> bool {
+    error["code"] == "redis_outcome_unknown"
 }
 
 impl Parcel {

@@ -30,21 +30,31 @@ struct Data {
     op: u64,
 }
 
+/// Ends of leases whose answer was lost: told again, at whichever server is up.
+struct Untold {
+    queue: String,
+    verb: &'static str,
+    ends: Vec<(String, Finish)>,
+}
+
 struct Worker {
     actor: Actor,
     held: Vec<Held>,
+    untold: Vec<Untold>,
     beaten: Stamp,
 }
 
 pub(super) async fn run(actor: Actor) {
-    let mut worker = Worker { actor, held: Vec::new(), beaten: Stamp::ZERO };
+    let mut worker = Worker { actor, held: Vec::new(), untold: Vec::new(), beaten: Stamp::ZERO };
     loop {
-        let (boot, client, phase) = worker.actor.up().await;
-        if phase == Phase::Done {
+        let (round, client, phase) = worker.actor.up().await;
+        if phase == Phase::Done && worker.untold.is_empty() {
             return;
         }
-        let queue = worker.choose(boot, phase);
+        let boot = if worker.actor.leases_outlive_servers { 0 } else { round };
+        let queue = worker.choose(round, phase);
         worker.beat(&client).await;
+        worker.tell_again(&client).await;
         worker.late(&client).await;
         let jobs = worker.claim(&client, boot, &queue).await;
         worker.work(&client, boot, &queue, jobs, phase).await;
@@ -57,10 +67,10 @@ impl Worker {
     }
 
     /// Mostly the queue of this round, but older ones are not forgotten.
-    fn choose(&mut self, boot: u32, phase: Phase) -> String {
+    fn choose(&mut self, round: u32, phase: Phase) -> String {
         let newest = phase == Phase::Load && self.actor.random.below(10) < 7;
         let chosen =
-            if newest { boot } else { u32::try_from(self.actor.random.below(u64::from(boot) + 1)).unwrap_or(0) };
+            if newest { round } else { u32::try_from(self.actor.random.below(u64::from(round) + 1)).unwrap_or(0) };
         queue(chosen)
     }
 
@@ -73,7 +83,7 @@ impl Worker {
         match good(reply) {
             Some(reply) => self.received(boot, queue, sent, reply.data()),
             None => {
-                self.actor.down(client).await;
+                self.actor.down().await;
                 Vec::new()
             }
         }
@@ -83,7 +93,7 @@ impl Worker {
         for job in &claims.jobs {
             let data: Data = serde_json::from_str(job.data.get()).expect("data come back as they were sent");
             self.actor.recorder.record(Event::Claimed {
-                boot: self.actor.boot_of_leases(boot),
+                boot,
                 sent,
                 lease_ms: claims.lease_ms,
                 lease: named(queue, &job.lease),
@@ -131,7 +141,7 @@ impl Worker {
         &mut self,
         client: &Client,
         queue: &str,
-        verb: &str,
+        verb: &'static str,
         ends: Vec<(String, Finish)>,
         claim: Option<u64>,
     ) -> Option<Reply> {
@@ -159,19 +169,31 @@ impl Worker {
             None => Vec::new(),
         };
         assert!(reply.is_none() || outcomes.len() == ends.len(), "one outcome per item");
-        for (index, (lease, _)) in ends.into_iter().enumerate() {
+        for (index, (lease, _)) in ends.iter().enumerate() {
             let answer = match outcomes.get(index).map(String::as_str) {
                 Some("ok") => Answer::Accepted,
                 Some("stale") => Answer::Stale,
                 Some(other) => panic!("an outcome nobody expects here: {other}"),
                 None => Answer::Unknown,
             };
-            self.actor.recorder.record(Event::FinishAnswered { lease: named(queue, &lease), answer });
+            self.actor.recorder.record(Event::FinishAnswered { lease: named(queue, lease), answer });
         }
         if reply.is_none() {
-            self.actor.down(client).await;
+            self.untold.push(Untold { queue: queue.to_owned(), verb, ends });
+            self.actor.down().await;
         }
         reply
+    }
+
+    /// Repeats what was not answered, until it is.
+    async fn tell_again(&mut self, client: &Client) {
+        for untold in std::mem::take(&mut self.untold) {
+            match self.untold.is_empty() {
+                true => _ = self.finish(client, &untold.queue, untold.verb, untold.ends, None).await,
+                // The first was not answered: the others will not be either.
+                false => self.untold.push(untold),
+            }
+        }
     }
 
     /// Completes what is due, whoever owns it by now.
@@ -207,15 +229,6 @@ impl Worker {
                 self.actor.recorder.record(Event::Renewed { lease: named(&queue, &lease), sent });
             }
         }
-    }
-}
-
-impl Actor {
-    /// After a failed call: waits until the server is another one, or the same one is still there a moment later.
-    pub(super) async fn down(&mut self, _failed: &Client) {
-        let boot = self.stage.borrow().boot;
-        let another = self.stage.wait_for(|stage| stage.boot != boot || stage.phase == Phase::Done);
-        let _ = tokio::time::timeout(Duration::from_millis(200), another).await;
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate_test_redis::{Fsync, Persistence, Server as Redis};
-use tidegate_tests::{Plan, Server, Soak, check, comparing_job, endless_job, eventually, within};
+use tidegate_test_redis::Server as Redis;
+use tidegate_tests::{Server, comparing_job, endless_job, eventually, within};
 
 use super::{PATIENCE, on};
 
@@ -153,38 +153,6 @@ async fn servers_with_another_prefix_share_nothing() {
     let job = here.client().enqueue("default", "a", json!(1)).await;
     assert!(other.client().claim("default", "w", 1, 0).await.jobs.is_empty());
     other.client().job_reply(&job.job_id).await.problem(404);
-}
-
-/// The workers' leases outlive the servers they came from, and so does every promise about them.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kills_of_servers_and_of_redis_under_load_break_no_promise() {
-    // What Redis has answered is with the system, so a `kill -9` of it loses nothing either.
-    let redis = Redis::builder().persistence(Persistence::Aof(Fsync::Always)).start().await;
-    let plan = Plan {
-        rounds: 6,
-        servers: 3,
-        submitters: 12,
-        workers: 9,
-        jobs_per_round: 3000,
-        round_ms: (400, 1000),
-        seed: 3,
-        plant: None,
-    };
-    let builder = Server::builder().redis(&redis.url());
-    let kills_of_redis = async {
-        for _ in 0..2 {
-            tokio::time::sleep(Duration::from_millis(1300)).await;
-            redis.kill();
-            redis.restart().await;
-        }
-    };
-    let ((history, figures), ()) = tokio::join!(Soak::run(plan, &builder), kills_of_redis);
-    println!("{figures:?}");
-    let violations = check(&history);
-    assert!(violations.is_empty(), "{} violations, first: {:#?}", violations.len(), violations.first());
-    assert_eq!(figures.kills, 6);
-    assert!(figures.acknowledged > 300 && figures.accepted > 300, "{figures:?}");
-    assert!(figures.submits_unknown + figures.finishes_unknown > 0, "no kill hit a request in flight: {figures:?}");
 }
 
 #[tokio::test]
