@@ -264,3 +264,39 @@ async fn no_key_is_left_of_a_queue_that_was_worked_off() {
     left.retain(|key| !(key.contains(":op:") || key.contains("meta") || key.contains(":queues")));
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[tokio::test]
+async fn a_record_somebody_spoiled_is_told_and_holds_up_nobody() {
+    let server = Server::start().await;
+    let (_queues, queue) = open(&server.url(), Config::default()).await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(queue.push(NewJob::new("k", "{}")).await.unwrap().id);
+    }
+    let fields = server.command(&["HKEYS", "tidegate:{q}:jobs"]).await;
+    let name = |place: usize| match &fields.items()[place] {
+        tidegate_test_redis::Reply::Text(name) => name.to_vec(),
+        other => panic!("{other:?}"),
+    };
+    let jobs = b"tidegate:{q}:jobs".to_vec();
+    server.command(&[b"HSET".to_vec(), jobs.clone(), name(0), b"short".to_vec()]).await;
+    server.command(&[b"HSET".to_vec(), jobs.clone(), name(1), vec![0xff; 40]]).await;
+    server.command(&[b"HDEL".to_vec(), jobs, name(2)]).await;
+    let mut claimed = 0;
+    for _ in 0..4 {
+        claimed += queue.claim(claim(10)).await.unwrap().len();
+    }
+    assert_eq!(claimed, 1, "the one that can be read");
+    let told = failures_of(&queue, &ids).await;
+    assert_eq!(told.iter().filter(|error| matches!(error, Some(Error::Damaged { .. }))).count(), 2);
+    assert_eq!(told.iter().filter(|error| matches!(error, Some(Error::JobNotFound { .. }))).count(), 1);
+}
+
+/// What looking at each of these jobs fails with.
+async fn failures_of(queue: &Queue, ids: &[tidegate_queue::JobId]) -> Vec<Option<Error>> {
+    let mut told = Vec::new();
+    for id in ids {
+        told.push(queue.look(id).await.err());
+    }
+    told
+}

@@ -142,7 +142,11 @@ impl Pump {
                 return;
             }
             match self.next_event().await {
-                Event::Over(over) => self.on_over(over),
+                Event::Over(over) => {
+                    // Those that end in the same moment are told together, and free their permits together.
+                    tokio::task::yield_now().await;
+                    self.on_over(over);
+                }
                 Event::Answer(answer) => self.on_answer(answer),
                 Event::Told => self.telling = None,
                 Event::Drain => self.on_drain(),

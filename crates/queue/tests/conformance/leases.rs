@@ -18,6 +18,18 @@ pub async fn a_lease_is_good_once(open: impl Fn(Config) -> Opening + 'static) {
     assert_eq!(world.state(&id).await, State::Completed);
 }
 
+pub async fn a_lease_named_twice_in_one_call_ends_its_job_once(open: impl Fn(Config) -> Opening + 'static) {
+    let world = World::new(open, |_| {}).await;
+    let id = world.push(job("k")).await;
+    let lease = world.one().await.lease;
+    let finish = |result: &'static str| Finish::Complete { lease, result: Some(result.into()) };
+    let outcomes = world.queue.finish(vec![finish("first"), finish("second")]).await.unwrap();
+    assert_eq!(outcomes, [Outcome::Ok, Outcome::Stale]);
+    let done = world.queues.job(&id.parse().unwrap()).await.unwrap();
+    assert_eq!(done.result.as_deref(), Some(&b"first"[..]));
+    assert_eq!(world.queue.stats().await.unwrap().counts.live(), 0);
+}
+
 pub async fn a_lease_of_another_queue_opens_nothing(open: impl Fn(Config) -> Opening + 'static) {
     let mut world = World::new(open, |_| {}).await;
     let mine = world.push(job("k")).await;

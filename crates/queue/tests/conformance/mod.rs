@@ -152,7 +152,8 @@ macro_rules! conformance {
                 a_live_duplicate_is_answered_with_the_first, a_dedup_window_ends_before_the_job_does,
                 a_repeated_submission_answers_with_the_first, values_out_of_range_are_refused_by_name,
                 many_are_judged_each_on_its_own;
-            leases: a_lease_is_good_once, a_lease_of_another_queue_opens_nothing, an_expired_lease_is_rescued_at_its_old_place,
+            leases: a_lease_is_good_once, a_lease_named_twice_in_one_call_ends_its_job_once,
+                a_lease_of_another_queue_opens_nothing, an_expired_lease_is_rescued_at_its_old_place,
                 a_beat_keeps_a_job_for_as_long_as_it_takes, a_job_that_kills_its_workers_runs_out_of_attempts,
                 an_attempt_past_its_deadline_is_told_and_then_failed, a_released_job_keeps_its_attempt_and_its_place,
                 a_failed_job_waits_between_zero_and_its_backoff, retry_in_is_exact, a_failure_for_good_is_discarded,

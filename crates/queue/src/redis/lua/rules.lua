@@ -273,9 +273,10 @@ local function prune(state, ids)
   if #ids == 0 then return end
   local ends = fetch('HMGET', ENDS, ids)
   for i = 1, #ids do
-    meta.kept = meta.kept - parse('>I4', ends[i], 16)
-    note(PRUNED, ids[i], sub(ends[i], 2, 3))
-    forget(ids[i], byte(ends[i]) >= APART)
+    local over = ends[i] or '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
+    meta.kept = meta.kept - parse('>I4', over, 16)
+    note(PRUNED, ids[i], sub(over, 2, 3))
+    forget(ids[i], byte(over) >= APART)
   end
   meta.finished = meta.finished - #ids
   each('ZREM', SETS[state], ids)
@@ -342,6 +343,7 @@ local function started_at(grant) return floor(number_of(grant) / 256) + BIRTH * 
 
 -- Ends the attempt of a running job whose lease ran out.
 local function rescue(id, held, record)
+  if not record then return call('HDEL', RUNNING, id) end
   local attempt, started, o = parse('>I2', held), started_at(sub(held, 3, 8)), about(record)
   call('HDEL', RUNNING, id)
   if notes() and call('HEXISTS', NOTES, 'c' .. id) == 1 then
@@ -461,22 +463,22 @@ local function promote(budget)
     before = fetch('HMGET', NOTES, fields)
   end
   for i = 1, #ids do
-    local id, attempt = ids[i], '\0\0'
-    local t = before and before[i]
+    local id, attempt, record = ids[i], '\0\0', records[i]
+    local t = record and before and before[i]
     if t and sub(t, 1, 2) ~= '\0\0' then
       attempt = sub(t, 1, 2)
       meta.retryable = meta.retryable - 1
       call('HSET', NOTES, 't' .. id, sub(t, 1, 8) .. pack('>I6', now) .. sub(t, 15))
     end
-    local o = about(records[i])
-    if o.lane then
+    local o = record and about(record)
+    if o and o.lane then
       if #line > 0 then each('ZADD', LINE, line); line = {} end
       enter(id, o)
-    else
+    elseif o then
       line[#line + 1] = o.priority * TURNS + next_turn()
       line[#line + 1] = id
     end
-    note(PROMOTED, id, attempt)
+    if o then note(PROMOTED, id, attempt) end
   end
   if #line > 0 then each('ZADD', LINE, line) end
   return budget - #ids
@@ -486,9 +488,14 @@ local EXPIRED = 'expired: it did not start in time'
 local function expire_due(budget)
   local ids = call('ZRANGEBYSCORE', EXPIRING, '-inf', now, 'LIMIT', 0, budget)
   for i = 1, #ids do
-    local o = about(call('HGET', JOBS, ids[i]))
-    leave(ids[i], o)
-    finish(ids[i], o, DISCARD, 0, 0, EXPIRED)
+    local record = call('HGET', JOBS, ids[i])
+    if record then
+      local o = about(record)
+      leave(ids[i], o)
+      finish(ids[i], o, DISCARD, 0, 0, EXPIRED)
+    else
+      call('ZREM', EXPIRING, ids[i])
+    end
   end
   return budget - #ids
 end

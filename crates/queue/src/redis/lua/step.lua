@@ -72,9 +72,10 @@ local function short_way()
       next_records = call('HMGET', JOBS, unpack(next_ids))
     end
     for i = 1, got do
-      local flags = byte(next_records[i], 7)
-      bytes_left = bytes_left - #next_records[i]
-      if flags > 1 or bytes_left < 0 then return nil end
+      local record = next_records[i]
+      if not record or (byte(record, 7) or 255) > 1 then return nil end
+      bytes_left = bytes_left - #record
+      if bytes_left < 0 then return nil end
     end
   end
 

@@ -102,10 +102,17 @@ local function claim()
     local past = fields and call('HMGET', NOTES, unpack(fields))
     for i = 1, #some do
       local id, record = some[i], records[i]
-      local flags, t = byte(record, 7), past and past[i]
-      local o = flags > 0 and options(record)
+      local t, o, is_damaged = past and past[i], nil, false
+      if not record or #record < 9 or byte(record, 7) > 0 then
+        -- Somebody else wrote here: one job that cannot be read must not keep the others waiting.
+        local fine
+        fine, o = pcall(options, record or '')
+        if not fine then o, is_damaged = {flags = 0, priority = 0, retention = DAY, weight = 0}, true end
+      end
       local attempts = t and parse('>I2', t) or 0
-      if o and attempts == 0 and o.expires and o.expires <= now then
+      if is_damaged then
+        if record then finish(id, o, DISCARD, attempts, 0, 'damaged: its record cannot be read') end
+      elseif o and attempts == 0 and o.expires and o.expires <= now then
         leave_line(id, o)
         finish(id, o, DISCARD, 0, 0, EXPIRED)
       else
