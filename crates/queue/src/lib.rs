@@ -6,6 +6,7 @@
 //! Contents, in reading order: [`NewJob`] goes in, [`Job`] is what is known about it, [`Claimed`] is the right to run
 //! it, [`Finish`] ends it. [`Config`] holds every bound, [`Error`] and [`Rejected`] say why not.
 
+mod alarm;
 mod backend;
 mod check;
 mod clock;

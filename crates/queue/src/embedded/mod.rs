@@ -12,16 +12,15 @@ mod upkeep;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tidegate_metrics::Registry;
 use tidegate_store::{Batch, Store};
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 pub(crate) use queue::EmbeddedQueue;
 
+use crate::alarm::Alarm;
 use crate::core::{Core, Effects, Loader, Rules, queue_key};
 use crate::record::{CLAIMS, HISTORY, IDEMPOTENCY, JOBS, QUEUES, StoredQueue, decode, encode, number_of};
 use crate::totals::Totals;
@@ -49,30 +48,6 @@ pub(crate) struct Shared {
     queues: RwLock<BTreeMap<QueueName, Arc<EmbeddedQueue>>>,
     alarm: Arc<Alarm>,
     totals: Arc<Totals>,
-}
-
-/// What wakes others: the upkeep task when something is due earlier than it thought, claims when there is no more
-/// waiting.
-#[derive(Default)]
-pub(crate) struct Alarm {
-    /// When the upkeep task will wake by itself.
-    armed_at: AtomicI64,
-    earlier: Notify,
-    draining: AtomicBool,
-    drain: Notify,
-}
-
-impl Alarm {
-    /// Makes sure that upkeep runs at `at` or before.
-    fn arm(&self, at: i64) {
-        if at < self.armed_at.fetch_min(at, Ordering::AcqRel) {
-            self.earlier.notify_one();
-        }
-    }
-
-    fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
 }
 
 impl Embedded {
@@ -122,9 +97,7 @@ impl Embedded {
     }
 
     pub(crate) fn drain(&self) {
-        let alarm = &self.shared.alarm;
-        alarm.draining.store(true, Ordering::Release);
-        alarm.drain.notify_waiters();
+        self.shared.alarm.drain();
     }
 
     pub(crate) async fn close(&self) -> Result<(), Error> {
@@ -164,7 +137,7 @@ impl Shared {
             epoch,
             seed,
             queues: RwLock::default(),
-            alarm: Arc::new(Alarm { armed_at: AtomicI64::new(i64::MAX), ..Alarm::default() }),
+            alarm: Arc::default(),
             totals: Arc::default(),
         };
         let mut stored = Vec::new();

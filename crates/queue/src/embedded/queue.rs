@@ -9,8 +9,9 @@ use tidegate_store::{Store, Ticket};
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
+use super::Shared;
 use super::upkeep::BUDGET;
-use super::{Alarm, Shared};
+use crate::alarm::Alarm;
 use crate::core::{Core, Effects, Found, Grant, Renewed};
 use crate::followers::Followers;
 use crate::meters::Meters;

@@ -1,10 +1,10 @@
 //! The one task that keeps all queues up: it sleeps until something is due, and without a timer when nothing is.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{Alarm, Shared};
+use super::Shared;
+use crate::alarm::Alarm;
 
 /// Upkeep of one queue holds its lock for this many steps at most, about a millisecond.
 pub(super) const BUDGET: usize = 500;
@@ -12,14 +12,13 @@ pub(super) const BUDGET: usize = 500;
 /// Runs until the queues are closed or dropped.
 pub(super) async fn run(shared: Weak<Shared>, alarm: Arc<Alarm>) {
     loop {
-        // From here on, whoever makes something due earlier than `armed_at` wakes the sleep below.
-        alarm.armed_at.store(i64::MAX, Ordering::Release);
+        alarm.disarm();
         let Some(queues) = shared.upgrade() else { return };
         // A store that has stopped takes nothing any more, so nothing is due.
         let next_at = if queues.store.check().is_ok() { pass(&queues).await } else { i64::MAX };
         let now = queues.config.clock.now().0;
         drop(queues);
-        alarm.armed_at.fetch_min(next_at, Ordering::AcqRel);
+        alarm.will_wake(next_at);
         let earlier = alarm.earlier.notified();
         if next_at == i64::MAX {
             earlier.await;

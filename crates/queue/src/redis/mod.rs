@@ -21,13 +21,11 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use tidegate_metrics::Registry;
 use tidegate_redis_ops::Redis;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +34,7 @@ use tokio_util::task::TaskTracker;
 pub use docs::redis_reference;
 pub(crate) use queue::RedisQueue;
 
+use crate::alarm::Alarm;
 use crate::meters::Meters;
 use crate::totals::Totals;
 use crate::{Config, Error, QueueName};
@@ -57,48 +56,23 @@ struct Shared {
     seed: u64,
     /// Those used so far; written when one is met, never held across an await.
     queues: RwLock<BTreeMap<QueueName, Arc<RedisQueue>>>,
+    /// In milliseconds of the stopwatch.
     alarm: Arc<Alarm>,
+    stopwatch: Stopwatch,
     totals: Arc<Totals>,
     tasks: TaskTracker,
     closed: CancellationToken,
     beats: beat::BeatLine,
 }
 
-/// What wakes others: the upkeep task when something is due earlier than it thought, claims when there is no more waiting.
-struct Alarm {
-    born: Instant,
-    /// When the upkeep task will wake by itself, in milliseconds since `born`.
-    armed_at: AtomicI64,
-    earlier: Notify,
-    draining: AtomicBool,
-    drain: Notify,
-}
+/// A clock of this process that nobody sets.
+#[derive(Clone, Copy)]
+struct Stopwatch(Instant);
 
-impl Alarm {
-    fn new() -> Self {
-        Self {
-            born: Instant::now(),
-            armed_at: AtomicI64::new(i64::MAX),
-            earlier: Notify::new(),
-            draining: AtomicBool::new(false),
-            drain: Notify::new(),
-        }
-    }
-
-    /// Milliseconds of this process's own clock, which nobody sets.
-    fn now(&self) -> i64 {
-        i64::try_from(self.born.elapsed().as_millis()).unwrap_or(i64::MAX)
-    }
-
-    /// Makes sure that upkeep runs at `at` or before.
-    fn arm(&self, at: i64) {
-        if at < self.armed_at.fetch_min(at, Ordering::AcqRel) {
-            self.earlier.notify_one();
-        }
-    }
-
-    fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+impl Stopwatch {
+    /// Milliseconds since it was started.
+    fn now(self) -> i64 {
+        i64::try_from(self.0.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 }
 
@@ -115,7 +89,8 @@ impl RedisQueues {
             process: format!("{unique:016x}").into(),
             seed,
             queues: RwLock::default(),
-            alarm: Arc::new(Alarm::new()),
+            alarm: Arc::default(),
+            stopwatch: Stopwatch(Instant::now()),
             totals: Arc::default(),
             tasks: TaskTracker::new(),
             closed,
@@ -164,9 +139,7 @@ impl RedisQueues {
     }
 
     pub(crate) fn drain(&self) {
-        let alarm = &self.shared.alarm;
-        alarm.draining.store(true, Ordering::Release);
-        alarm.drain.notify_waiters();
+        self.shared.alarm.drain();
     }
 
     pub(crate) async fn close(&self) -> Result<(), Error> {
@@ -218,6 +191,7 @@ impl Shared {
                     config: Arc::clone(&self.config),
                     meters: Meters::new(&self.registry, name.as_str()),
                     alarm: Arc::clone(&self.alarm),
+                    stopwatch: self.stopwatch,
                     tasks: self.tasks.clone(),
                     closed: self.closed.clone(),
                     beats: self.beats.clone(),

@@ -11,7 +11,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Alarm;
+use super::Stopwatch;
 use super::beat::BeatLine;
 use super::call::{Reply, Slot};
 use super::decode::{self, Seen};
@@ -22,6 +22,7 @@ use super::record::Record;
 use super::scripts::SCRIPTS;
 use super::step::Steps;
 use super::watch::Watch;
+use crate::alarm::Alarm;
 use crate::meters::Meters;
 use crate::totals::Totals;
 use crate::{
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(super) watch: Watch,
     pub(super) feed: Feed,
     pub(super) alarm: Arc<Alarm>,
+    pub(super) stopwatch: Stopwatch,
     /// Tasks that listen and give back; they end when the queues are closed.
     pub(super) tasks: TaskTracker,
     pub(super) closed: CancellationToken,
@@ -74,6 +76,7 @@ pub(super) struct Parts {
     pub(super) config: Arc<Config>,
     pub(super) meters: Meters,
     pub(super) alarm: Arc<Alarm>,
+    pub(super) stopwatch: Stopwatch,
     pub(super) tasks: TaskTracker,
     pub(super) closed: CancellationToken,
     pub(super) beats: BeatLine,
@@ -104,6 +107,7 @@ impl Shared {
             watch: Watch::default(),
             feed: Feed::default(),
             alarm: parts.alarm,
+            stopwatch: parts.stopwatch,
             tasks: parts.tasks,
             closed: parts.closed,
             beats: parts.beats,
@@ -136,7 +140,7 @@ impl Shared {
             crate::Clock::Manual(clock) => clock.now(),
             crate::Clock::System => match self.clock_ahead.load(Ordering::Relaxed) {
                 i64::MIN => crate::Clock::System.now(),
-                ahead => UnixMillis(self.alarm.now().saturating_add(ahead)),
+                ahead => UnixMillis(self.stopwatch.now().saturating_add(ahead)),
             },
         }
     }
@@ -146,16 +150,16 @@ impl Shared {
         if matches!(self.config.clock, crate::Clock::Manual(_)) {
             return;
         }
-        self.clock_ahead.store(now.saturating_sub(self.alarm.now()), Ordering::Relaxed);
+        self.clock_ahead.store(now.saturating_sub(self.stopwatch.now()), Ordering::Relaxed);
         let at = if next >= super::record::U48 as i64 {
             i64::MAX
         } else {
             // What is overdue stays as overdue as it is: looks that come all the time must not put its upkeep off.
-            self.alarm.now().saturating_add(next.saturating_sub(now))
+            self.stopwatch.now().saturating_add(next.saturating_sub(now))
         };
         let known = self.due_at.load(Ordering::SeqCst);
         // A reply that was overtaken by a newer one must not hide what that one said; waking once in vain costs one call.
-        if known >= at || known <= self.alarm.now() {
+        if known >= at || known <= self.stopwatch.now() {
             self.due_at.store(at, Ordering::SeqCst);
             self.alarm.arm(at);
         }

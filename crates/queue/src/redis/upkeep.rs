@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-use super::{Alarm, RedisQueue, Shared};
+use super::{RedisQueue, Shared};
+use crate::alarm::Alarm;
 
 /// Added where no claim waits: another process with a waiting claim gets there first. 100 ms.
 const LATER: i64 = 100;
@@ -16,17 +17,17 @@ const PAUSE: i64 = 1000;
 /// Runs until the queues are closed or dropped.
 pub(super) async fn run(shared: Weak<Shared>, alarm: Arc<Alarm>) {
     loop {
-        // From here on, whoever makes something due earlier than `armed_at` wakes the sleep below.
-        alarm.armed_at.store(i64::MAX, Ordering::Release);
+        alarm.disarm();
         let Some(queues) = shared.upgrade() else { return };
         let next_at = pass(&queues).await;
+        let now = queues.stopwatch.now();
         drop(queues);
-        alarm.armed_at.fetch_min(next_at, Ordering::AcqRel);
+        alarm.will_wake(next_at);
         let earlier = alarm.earlier.notified();
         if next_at == i64::MAX {
             earlier.await;
         } else {
-            let sleep = Duration::from_millis(u64::try_from(next_at.saturating_sub(alarm.now())).unwrap_or(0).max(1));
+            let sleep = Duration::from_millis(u64::try_from(next_at.saturating_sub(now)).unwrap_or(0).max(1));
             let _ = tokio::time::timeout(sleep, earlier).await;
         }
     }
@@ -44,7 +45,7 @@ async fn pass(shared: &Shared) -> i64 {
 
 async fn keep_up(queue: &RedisQueue) -> i64 {
     let shared = &queue.shared;
-    let (due_at, now) = (shared.due_at.load(Ordering::SeqCst), shared.alarm.now());
+    let (due_at, now) = (shared.due_at.load(Ordering::SeqCst), shared.stopwatch.now());
     if due_at == i64::MAX {
         return i64::MAX;
     }
