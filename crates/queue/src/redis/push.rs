@@ -23,8 +23,9 @@ struct Batch {
 }
 
 impl Batch {
+    /// One with a name goes alone, so that it is answered as soon as Redis has answered it.
     fn weight(&self) -> usize {
-        self.jobs.iter().map(weight).sum()
+        if self.idempotency.is_some() { SCRIPT_MAX } else { self.jobs.iter().map(weight).sum() }
     }
 }
 
@@ -161,45 +162,25 @@ impl RedisQueue {
 }
 
 impl Shared {
-    /// Runs as few scripts as can be: batches with a name of their own go alone, all others together.
+    /// Runs one script for all of them: either one with a name, or any number without.
     async fn push_all(&self, slot: &Slot, batches: Vec<Batch>) -> Vec<Answers> {
-        let mut all: Vec<Answers> = Vec::with_capacity(batches.len());
-        let mut together: Vec<Outgoing> = Vec::new();
-        let mut lengths = Vec::new();
-        for Batch { jobs, idempotency } in batches {
-            if idempotency.is_none() {
-                lengths.push(jobs.len());
-                together.extend(jobs);
-                continue;
-            }
-            self.push_together(slot, &mut together, &mut lengths, &mut all).await;
-            all.push(self.push_script(slot, jobs, idempotency).await.map_err(Into::into));
+        let lengths: Vec<usize> = batches.iter().map(|batch| batch.jobs.len()).collect();
+        let (mut jobs, mut idempotency) = (Vec::with_capacity(lengths.iter().sum()), None);
+        for batch in batches {
+            jobs.extend(batch.jobs);
+            idempotency = idempotency.or(batch.idempotency);
         }
-        self.push_together(slot, &mut together, &mut lengths, &mut all).await;
+        let pushed = self.push_script(slot, jobs, idempotency).await;
         // Waiting claims of this process need no message.
         self.watch.ring();
-        all
-    }
-
-    async fn push_together(
-        &self,
-        slot: &Slot,
-        together: &mut Vec<Outgoing>,
-        lengths: &mut Vec<usize>,
-        all: &mut Vec<Answers>,
-    ) {
-        if lengths.is_empty() {
-            return;
-        }
-        let lengths = std::mem::take(lengths);
-        match self.push_script(slot, std::mem::take(together), None).await {
+        match pushed {
             Ok(answers) => {
                 let mut answers = answers.into_iter();
-                all.extend(lengths.into_iter().map(|length| Ok(answers.by_ref().take(length).collect())));
+                lengths.into_iter().map(|length| Ok(answers.by_ref().take(length).collect())).collect()
             }
             Err(error) => {
                 let error = Shareable::from(error);
-                all.extend(lengths.into_iter().map(|_| Err(error.clone())));
+                lengths.into_iter().map(|_| Err(error.clone())).collect()
             }
         }
     }
