@@ -54,7 +54,8 @@ async fn main() -> ExitCode {
             println!("           {count:>7} {kind}");
         }
     }
-    for violation in judged.violations.iter().take(5) {
+    let forgotten = judged.forgotten.iter().filter(|one| matches!(one, Violation::Doubled { .. })).take(2);
+    for violation in judged.violations.iter().take(5).chain(forgotten) {
         println!("VIOLATION {violation}");
         for (at, event) in history.about(&violation.jobs()) {
             println!("  {at:>12.6?} {event:?}");
