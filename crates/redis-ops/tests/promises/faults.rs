@@ -190,6 +190,22 @@ async fn the_breaker_opens_when_redis_keeps_failing_and_closes_by_itself() {
 }
 
 #[tokio::test]
+async fn a_redis_that_forgot_every_script_closes_the_breaker() {
+    let server = Server::start().await;
+    let redis = connect_with(&server.url(), |config| config.breaker.consecutive = 2).await;
+    let script = Script::new("count", "return redis.call('INCR', KEYS[1])");
+    let run = async || redis.run(&script, &["n".into()], Vec::new()).await;
+    run().await.unwrap();
+    server.pause();
+    until(async || run().await.err().filter(|error| error.code() == "BREAKER_OPEN")).await;
+    server.kill();
+    server.restart().await;
+    // From here on there is no probe but this script.
+    until(async || run().await.ok()).await;
+    assert_eq!(redis.health().breaker, BreakerState::Closed);
+}
+
+#[tokio::test]
 async fn too_many_requests_in_flight_are_refused_not_queued() {
     let server = Server::start().await;
     let redis = connect_with(&server.url(), |config| {
