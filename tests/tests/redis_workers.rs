@@ -228,6 +228,14 @@ async fn when_redis_was_gone_for_long_workers_go_on_by_themselves_and_nothing_is
     })
     .await;
     println!("a submission was accepted {:?} after Redis was back", back.elapsed());
+    for server in [&here, &there] {
+        let client = server.client();
+        eventually("each server serves again", PATIENCE, || async {
+            (client.get("/api/queues/default").await.status == 200).then_some(())
+        })
+        .await;
+    }
+    println!("both servers served {:?} after Redis was back", back.elapsed());
     jobs.extend(serde_json::from_value::<Vec<_>>(more).expect("one answer per job"));
     for job in &jobs {
         assert_eq!(here.client().job_in(&job.job_id, &["completed", "failed"]).await.status, "completed");
