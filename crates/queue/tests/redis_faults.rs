@@ -300,3 +300,57 @@ async fn failures_of(queue: &Queue, ids: &[tidegate_queue::JobId]) -> Vec<Option
     }
     told
 }
+
+#[tokio::test]
+async fn spoiled_records_do_not_take_others_with_them() {
+    let server = Server::start().await;
+    let config = Config { lease: Duration::from_millis(300), ..Config::default() };
+    let (_queues, queue) = open(&server.url(), config).await;
+    let spoil = async |id: &tidegate_queue::JobId, with: &[u8]| {
+        let number = u64::from_str_radix(id.to_string().rsplit_once('-').unwrap().1, 16).unwrap();
+        let field = number.to_be_bytes()[2..].to_vec();
+        server.command(&[b"HSET".to_vec(), b"tidegate:{q}:jobs".to_vec(), field, with.to_vec()]).await;
+    };
+    // While they wait for their time, while they run, and when they end.
+    let delayed = (0..10).map(|_| NewJob::new("k", "{}").delay(Duration::from_millis(50)).key("a")).collect();
+    let pushed = queue.push_many(delayed, None).await.unwrap();
+    spoil(&pushed[0].as_ref().unwrap().id, b"").await;
+    spoil(&pushed[1].as_ref().unwrap().id, &[0xff; 30]).await;
+    let all = async |count: usize| {
+        let mut claimed = Vec::new();
+        while claimed.len() < count {
+            let claim = Claim { worker: Worker::remote("w"), limit: 10, wait: Duration::from_secs(10) };
+            let some = queue.claim(claim).await.unwrap();
+            assert!(!some.is_empty(), "{} of {count}", claimed.len());
+            claimed.extend(some);
+        }
+        claimed
+    };
+    let running = all(8).await;
+    spoil(&running[3].id, b"gone").await;
+    // Their leases run out; the good ones come back.
+    let again = all(7).await;
+    assert!(again.iter().all(|job| job.attempt == 2));
+    spoil(&again[0].id, b"gone").await;
+    let finishes = again.iter().map(|job| Finish::Complete { lease: job.lease, result: None }).collect();
+    let outcomes = queue.finish(finishes).await.unwrap();
+    assert_eq!(outcomes, [Outcome::Ok; 7]);
+    let counts = queue.stats().await.unwrap().counts;
+    assert_eq!((counts.live(), counts.of(State::Running)), (0, 0));
+}
+
+#[tokio::test]
+async fn who_waits_hears_of_a_push_after_redis_lost_everything() {
+    let server = Server::start().await;
+    let (_a, waiting) = open(&server.url(), Config::default()).await;
+    let (_b, pushing) = open(&server.url(), Config::default()).await;
+    let claim = Claim { worker: Worker::remote("w"), limit: 1, wait: Duration::from_secs(60) };
+    let sleeper = tokio::spawn(async move { waiting.claim(claim).await });
+    while !server.cli(&["HGET", "tidegate:{q}:meta", "waiting"]).await.contains('1') {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.cli(&["FLUSHALL"]).await;
+    pushing.push(NewJob::new("k", "{}")).await.unwrap();
+    let claimed = tokio::time::timeout(Duration::from_secs(20), sleeper).await.expect("woken").unwrap().unwrap();
+    assert_eq!(claimed.len(), 1);
+}

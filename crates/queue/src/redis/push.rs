@@ -152,8 +152,7 @@ impl RedisQueue {
             }
             let idempotency = idempotency.as_ref().map(|wanted| {
                 // Each piece is remembered on its own.
-                let name = if piece == 0 { wanted.key.to_string() } else { format!("{}\n{piece}", wanted.key) };
-                (name.into(), Bytes::copy_from_slice(&wanted.fingerprint.to_be_bytes()))
+                (format!("{piece}:{}", wanted.key).into(), Bytes::copy_from_slice(&wanted.fingerprint.to_be_bytes()))
             });
             answers.extend(self.pushes.submit(Batch { jobs: some, idempotency }).await?);
         }
@@ -171,7 +170,8 @@ impl Shared {
             idempotency = idempotency.or(batch.idempotency);
         }
         let pushed = self.push_script(slot, jobs, idempotency).await;
-        // Waiting claims of this process need no message.
+        // Waiting claims of this process need no message, unless this may still happen later.
+        self.watch.set_unknown(pushed.is_err());
         self.watch.ring();
         match pushed {
             Ok(answers) => {

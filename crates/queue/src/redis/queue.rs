@@ -32,6 +32,8 @@ use crate::{
 
 /// Items in one script at most: it holds up everybody else on this Redis for as long as it runs, and 1000 take 2 to 4 ms.
 pub(super) const SCRIPT_MAX: usize = 1000;
+/// Jobs deleted in one script.
+const PURGE: usize = 250;
 /// Jobs one page of a list looks at in one script.
 const LOOKS: usize = 500;
 /// Jobs one page looks at in all, however many a filter passes over.
@@ -392,8 +394,7 @@ impl RedisQueue {
         crate::check::purge(state)?;
         let (mut total, mut pass_over) = (0, 0u64);
         loop {
-            let args =
-                vec![(state as u8).to_string().into(), SCRIPT_MAX.to_string().into(), pass_over.to_string().into()];
+            let args = vec![(state as u8).to_string().into(), PURGE.to_string().into(), pass_over.to_string().into()];
             let mut reply = self.shared.call(&SCRIPTS.purge, args).await?;
             self.shared.count(&reply.bytes()?);
             total += reply.number()?;

@@ -26,6 +26,8 @@ pub(super) struct Watch {
     news: AtomicU64,
     /// The news when it was found empty.
     empty_at: AtomicU64,
+    /// The last push of this process was given up: it may happen later.
+    unknown: AtomicBool,
     /// Rung with every piece of news.
     pub(super) arrivals: Notify,
     cancels: OnceLock<broadcast::Sender<JobId>>,
@@ -60,6 +62,14 @@ impl Watch {
         self.arrivals.notify_waiters();
     }
 
+    pub(super) fn set_unknown(&self, unknown: bool) {
+        self.unknown.store(unknown, Ordering::SeqCst);
+    }
+
+    fn is_unknown(&self) -> bool {
+        self.unknown.load(Ordering::SeqCst)
+    }
+
     fn set_live(&self, live: bool) {
         self.live.store(live, Ordering::SeqCst);
         self.ring();
@@ -76,10 +86,20 @@ impl Shared {
         if !self.watch.has_begun.swap(true, Ordering::SeqCst) {
             let subscription = self.redis.subscribe(self.keys.wake());
             let (shared, closed) = (Arc::downgrade(self), self.closed.clone());
+            let mut reconnects = self.redis.reconnects();
             let listening = async move {
                 let mut subscription = subscription;
-                while let Some(shared) = next(&mut subscription, &shared).await {
-                    drop(shared);
+                loop {
+                    let signal = tokio::select! {
+                        signal = subscription.next() => Some(signal),
+                        Ok(()) = reconnects.changed() => None,
+                    };
+                    let Some(shared) = shared.upgrade() else { return };
+                    match signal {
+                        Some(signal) => shared.hear(signal),
+                        // A Redis that comes back may have forgotten who waits.
+                        None => shared.watch.ring(),
+                    }
                 }
             };
             self.tasks.spawn(async move {
@@ -97,8 +117,8 @@ impl Shared {
             Signal::Lost => self.watch.set_live(false),
             Signal::Missed => self.watch.ring(),
             Signal::Message(message) => match message.split_first() {
-                // A push of this process has rung here itself.
-                Some((b'w', who)) if who == self.process.as_bytes() => {}
+                // A push of this process has rung here itself, but for one that was given up and came late.
+                Some((b'w', who)) if who == self.process.as_bytes() && !self.watch.is_unknown() => {}
                 Some((b'w', _)) => self.watch.ring(),
                 Some((b'c', id)) if id.len() == 6 => {
                     let number = id.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
@@ -116,15 +136,4 @@ impl Shared {
     pub(super) fn deaf_wait(&self) -> Duration {
         self.config.lease / 5
     }
-}
-
-/// Hears one signal; `None` when the queue is gone.
-async fn next(
-    subscription: &mut tidegate_redis_ops::Subscription,
-    shared: &std::sync::Weak<Shared>,
-) -> Option<Arc<Shared>> {
-    let signal = subscription.next().await;
-    let shared = shared.upgrade()?;
-    shared.hear(signal);
-    Some(shared)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate_queue::{Config, Error, Idempotency, NewJob, Overflow, QueueName, Rejected, Retry, State};
+use tidegate_queue::{Claim, Config, Error, Idempotency, NewJob, Overflow, QueueName, Rejected, Retry, State, Worker};
 
 use super::{Opening, World, job, kinds, secs, with};
 
@@ -57,6 +57,43 @@ pub async fn the_newest_gives_way_by_policy(open: impl Fn(Config) -> Opening + '
         world.push(job(kind)).await;
     }
     assert_eq!(kinds(&world.claim(10).await), ["a", "c"]);
+}
+
+pub async fn a_retry_that_does_not_fit_loses_nobody(open: impl Fn(Config) -> Opening + 'static) {
+    let tune = with(|queue| (queue.bytes_max, queue.overflow) = (100, Overflow::DropOldest));
+    let world = World::new(open, tune).await;
+    let large = world.push(NewJob::new("k", vec![b'x'; 80])).await.parse().unwrap();
+    world.queues.cancel(&large).await.unwrap();
+    world.push(NewJob::new("k", vec![b'x'; 40]).priority(200)).await;
+    world.push(NewJob::new("k", vec![b'x'; 40]).priority(0)).await;
+    let refused = world.queues.retry(&large).await;
+    assert!(matches!(refused, Err(Error::Rejected(Rejected::FullBytes { .. }))), "{refused:?}");
+    let counts = world.queue.stats().await.unwrap().counts;
+    assert_eq!(
+        (counts.of(State::Available), counts.of(State::Discarded)),
+        (1, 1),
+        "what went is among the dead letters"
+    );
+    assert_eq!(world.claim(10).await.len(), 1);
+}
+
+pub async fn finished_jobs_are_bounded_beside_cancelled_ones(open: impl Fn(Config) -> Opening + 'static) {
+    let tune = with(|queue| (queue.finished_max, queue.finished_bytes_max) = (5, 4000));
+    let world = World::new(open, tune).await;
+    let id = world.push(job("k")).await.parse().unwrap();
+    world.queues.cancel(&id).await.unwrap();
+    let finished = async || {
+        let counts = world.queue.stats().await.unwrap().counts;
+        State::ALL.iter().filter(|state| state.is_finished()).map(|state| counts.of(*state)).sum::<u64>()
+    };
+    for large in [false, true] {
+        for _ in 0..12 {
+            world.push(NewJob::new("k", if large { vec![b'x'; 1500] } else { vec![b'x'] })).await;
+            let lease = world.one().await.lease;
+            world.complete(lease).await;
+        }
+        assert!(finished().await <= if large { 3 } else { 5 }, "{} are kept", finished().await);
+    }
 }
 
 pub async fn finished_jobs_are_kept_for_their_retention(open: impl Fn(Config) -> Opening + 'static) {
@@ -148,6 +185,19 @@ pub async fn a_claim_hands_out_only_so_many_bytes(open: impl Fn(Config) -> Openi
     }
     assert_eq!(world.claim(10).await.len(), 2, "the third would make it more than 32 MiB");
     assert_eq!(world.claim(10).await.len(), 1);
+}
+
+pub async fn a_claim_cut_by_its_bytes_does_not_put_the_next_to_sleep(open: impl Fn(Config) -> Opening + 'static) {
+    let world = World::new(open, |_| {}).await;
+    let large = bytes::Bytes::from(vec![b'x'; 12 << 20]);
+    for _ in 0..3 {
+        world.push(NewJob::new("k", large.clone())).await;
+    }
+    for expected in [2, 1] {
+        let claim = Claim { worker: Worker::remote("w"), limit: 10, wait: secs(30) };
+        let claimed = tokio::time::timeout(secs(20), world.queue.claim(claim)).await.expect("at once").unwrap();
+        assert_eq!(claimed.len(), expected);
+    }
 }
 
 pub async fn idempotency_keys_are_bounded_by_their_jobs_too(open: impl Fn(Config) -> Opening + 'static) {

@@ -164,10 +164,12 @@ macro_rules! conformance {
                 a_key_gets_room_when_its_job_ends, urgency_counts_within_a_key, jobs_without_a_key_take_turns_with_keys,
                 the_running_limit_holds_over_all_keys;
             limits: a_full_queue_says_so_and_when_to_come_back, bytes_are_bounded_too, the_oldest_gives_way_by_policy,
-                the_newest_gives_way_by_policy, finished_jobs_are_kept_for_their_retention,
+                the_newest_gives_way_by_policy, a_retry_that_does_not_fit_loses_nobody,
+                finished_jobs_are_bounded_beside_cancelled_ones, finished_jobs_are_kept_for_their_retention,
                 too_many_finished_push_out_completed_before_dead_letters, paused_queues_hand_out_nothing,
                 a_purge_deletes_one_state_and_counts, there_are_only_so_many_queues, all_queues_together_are_bounded,
-                a_claim_hands_out_only_so_many_bytes, idempotency_keys_are_bounded_by_their_jobs_too, history_is_bounded;
+                a_claim_hands_out_only_so_many_bytes, a_claim_cut_by_its_bytes_does_not_put_the_next_to_sleep,
+                idempotency_keys_are_bounded_by_their_jobs_too, history_is_bounded;
             looking: a_list_pages_through_a_state, a_list_filters_by_kind_and_key, the_log_can_be_replayed,
                 stats_count_every_state, subscribers_see_what_happens, a_follower_hears_of_its_job_only,
                 unknown_jobs_are_not_found;

@@ -8,7 +8,9 @@ local function matches(v)
   if state ~= 255 and v[1] ~= state then return false end
   if kind == '' and key == '' then return true end
   local record = v[2]
-  local o = options(record)
+  local o = about(record)
+  if o.is_damaged then return false end
+  if not o.kind_at then o = options(record) end
   if kind ~= '' and sub(record, o.kind_at + 1, o.kind_at + byte(record, o.kind_at)) ~= kind then return false end
   return key == '' or (o.lane and sub(record, o.key_at + 2, o.key_at + 1 + parse('>I2', record, o.key_at)) == key)
 end

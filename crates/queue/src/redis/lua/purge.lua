@@ -22,7 +22,7 @@ else
   for i = 1, #ids do
     local id = ids[i]
     if state == AVAILABLE or (tried(id) > 0) == (state == RETRYABLE) then
-      local o = about(records[i] or '\0\0\0\0\0\0\0\0\0')
+      local o = about(records[i])
       local attempt = leave(id, o)
       release_names(id, o, attempt)
       if notes() then call('HDEL', NOTES, 't' .. id) end

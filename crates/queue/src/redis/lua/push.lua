@@ -44,10 +44,15 @@ do
       if call('HINCRBY', COUNTS, block, many) == many then call('ZADD', BLOCKS, 0, block) end
       number = until_ + 1
     end
-    local place, waiting = tonumber(loaded[9] or 0), loaded[12] or 0
+    local place, waiting = tonumber(loaded[9] or 0), loaded[12] or '1'
     local chunk, from = created .. '@' .. pack('>I6I4', first, n), string.format('%.0f-1', place + 1)
     if history_max > 0 then
-      call('XADD', LOG, 'MINID', '~', string.format('%.0f', math.max(0, place + n - history_max)), from, 'c', chunk)
+      local oldest = string.format('%.0f', math.max(0, place + n - history_max))
+      if type(redis.pcall('XADD', LOG, 'MINID', '~', oldest, from, 'c', chunk)) == 'table' then
+        -- A log that is ahead of the queue is that of a history that was lost.
+        call('UNLINK', LOG)
+        call('XADD', LOG, from, 'c', chunk)
+      end
     end
     call('PUBLISH', BASE .. 'events', pack('>I6', place + 1) .. chunk)
     if waiting == '1' and loaded[11] ~= '1' and (running_limit == 4294967295 or call('HLEN', RUNNING) < running_limit) then

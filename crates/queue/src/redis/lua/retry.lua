@@ -7,13 +7,18 @@ local before = view(id)
 if not before then return {now, meta.next, '', 'n'} end
 local state, record, over = before[1], before[2], before[8]
 if state ~= DISCARD and state ~= CANCEL then return {now, meta.next, '', 'x', before} end
-local o = options(record)
+local o = about(record)
+if o.is_damaged then return {now, meta.next, '', 'x', before} end
 if o.dedup then
   local held = call('HGET', DEDUP, o.dedup)
   if held and now < parse('>I6', held, 7) then return {now, meta.next, '', 'd', before} end
 end
 local full = make_room(o.weight, o.priority)
-if full then return {now, meta.next, '', full, before, meta.live, meta.bytes} end
+if full then
+  -- To make room others may have gone already.
+  local tally = save()
+  return {now, meta.next, tally, full, before, meta.live, meta.bytes}
+end
 if o.expires_at then
   -- Somebody wants it to run: it no longer expires.
   record = sub(record, 1, o.expires_at - 1) .. '\0\0\0\0\0\0' .. sub(record, o.expires_at + 6)

@@ -53,7 +53,7 @@ end
 
 -- Records -----------------------------------------------------------------------------------------------------------
 
--- The parts of a record that is more than plain; see record.rs for the layout.
+-- The parts of a record that is more than plain; see record.rs for the layout. Fails when they are not there.
 local function options(record)
   local flags, priority = byte(record, 7, 8)
   local o, at = {flags = flags, priority = priority, timeout = HALF_HOUR, retention = DAY, attempts = 4, base = 1000, cap = 300000,
@@ -100,10 +100,17 @@ local function options(record)
   return o
 end
 local plain = {}
--- Most jobs are plain: what the rules must know of them is their priority.
+-- Most jobs are plain: what the rules must know of them is their priority. A record that is gone or that somebody spoiled
+-- must not hold up the others: such a job goes its way to the dead letter set.
 local function about(record)
-  local flags, priority = byte(record, 7, 8)
-  if flags > 0 then return options(record) end
+  local flags, priority = 255, 0
+  if record and #record >= 9 then flags, priority = byte(record, 7, 8) end
+  if flags > 0 then
+    local is_fine, o = pcall(options, record)
+    if is_fine and flags < 64 then return o end
+    return {flags = 0, priority = 255, timeout = HALF_HOUR, retention = DAY, attempts = 1, base = 0, cap = 0, weight = 0,
+      is_damaged = true}
+  end
   local o = plain[priority]
   if not o then
     o = {flags = 0, priority = priority, timeout = HALF_HOUR, retention = DAY, attempts = 4, base = 1000, cap = 300000}
@@ -343,7 +350,6 @@ local function started_at(grant) return floor(number_of(grant) / 256) + BIRTH * 
 
 -- Ends the attempt of a running job whose lease ran out.
 local function rescue(id, held, record)
-  if not record then return call('HDEL', RUNNING, id) end
   local attempt, started, o = parse('>I2', held), started_at(sub(held, 3, 8)), about(record)
   call('HDEL', RUNNING, id)
   if notes() and call('HEXISTS', NOTES, 'c' .. id) == 1 then
@@ -386,13 +392,16 @@ local function leave(id, o)
 end
 
 local SHED = 'shed: the queue was full and its policy drops waiting jobs'
+-- Jobs that one call may push out: a large one must not hold up everybody while a million small ones go.
+local shed_left = 500
 -- Makes sure that one more job of this weight fits, by the queue's policy; answers why not.
 local function make_room(weight, priority)
   while true do
     local full = meta.live >= jobs_max and 'F' or (meta.bytes + weight > bytes_max and 'B')
     if not full then return nil end
     local last = overflow > 0 and weight <= bytes_max and call('ZRANGE', LINE, -1, -1, 'WITHSCORES') or {}
-    if not last[1] then return full end
+    if not last[1] or shed_left == 0 then return full end
+    shed_left = shed_left - 1
     local least = floor(last[2] / TURNS)
     if least < priority then return full end
     local id = last[1]
@@ -463,22 +472,22 @@ local function promote(budget)
     before = fetch('HMGET', NOTES, fields)
   end
   for i = 1, #ids do
-    local id, attempt, record = ids[i], '\0\0', records[i]
-    local t = record and before and before[i]
+    local id, attempt = ids[i], '\0\0'
+    local t = before and before[i]
     if t and sub(t, 1, 2) ~= '\0\0' then
       attempt = sub(t, 1, 2)
       meta.retryable = meta.retryable - 1
       call('HSET', NOTES, 't' .. id, sub(t, 1, 8) .. pack('>I6', now) .. sub(t, 15))
     end
-    local o = record and about(record)
-    if o and o.lane then
+    local o = about(records[i])
+    if o.lane then
       if #line > 0 then each('ZADD', LINE, line); line = {} end
       enter(id, o)
-    elseif o then
+    else
       line[#line + 1] = o.priority * TURNS + next_turn()
       line[#line + 1] = id
     end
-    if o then note(PROMOTED, id, attempt) end
+    note(PROMOTED, id, attempt)
   end
   if #line > 0 then each('ZADD', LINE, line) end
   return budget - #ids
@@ -488,14 +497,10 @@ local EXPIRED = 'expired: it did not start in time'
 local function expire_due(budget)
   local ids = call('ZRANGEBYSCORE', EXPIRING, '-inf', now, 'LIMIT', 0, budget)
   for i = 1, #ids do
-    local record = call('HGET', JOBS, ids[i])
-    if record then
-      local o = about(record)
-      leave(ids[i], o)
-      finish(ids[i], o, DISCARD, 0, 0, EXPIRED)
-    else
-      call('ZREM', EXPIRING, ids[i])
-    end
+    local o = about(call('HGET', JOBS, ids[i]))
+    call('ZREM', EXPIRING, ids[i])
+    leave(ids[i], o)
+    finish(ids[i], o, DISCARD, 0, 0, EXPIRED)
   end
   return budget - #ids
 end
@@ -557,7 +562,8 @@ end
 -- Tells those who wait: there is something to claim, or something is due earlier than they know. A process whose push this
 -- was wakes its own, so its name goes along.
 local function wake(who)
-  if meta.waiting == 0 then return end
+  -- Where nothing is known of those who wait, they may be those of a history that was lost.
+  if meta.waiting == 0 and loaded[12] then return end
   local ready = meta.paused == 0 and call('EXISTS', LINE) == 1 and call('HLEN', RUNNING) < running_limit
   if ready or meta.next < next_before then
     meta.waiting = 0
@@ -585,7 +591,13 @@ local function save(wants, who)
     meta.place = meta.place + logged
     local chunk = pack('>I6', now) .. concat(parts)
     if history_max > 0 then
-      call('XADD', LOG, 'MINID', '~', string.format('%.0f', math.max(0, meta.place - history_max)), string.format('%.0f-1', first), 'c', chunk)
+      local oldest, id = string.format('%.0f', math.max(0, meta.place - history_max)), string.format('%.0f-1', first)
+      local added = redis.pcall('XADD', LOG, 'MINID', '~', oldest, id, 'c', chunk)
+      if type(added) == 'table' then
+        -- A log that is ahead of the queue is that of a history that was lost.
+        call('UNLINK', LOG)
+        call('XADD', LOG, id, 'c', chunk)
+      end
     end
     call('PUBLISH', BASE .. 'events', pack('>I6', first) .. chunk)
   end

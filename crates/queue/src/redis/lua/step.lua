@@ -1,7 +1,7 @@
 -- Ends attempts and hands out jobs, the short way: completions and claims of plain jobs when nothing is due and nobody left a
 -- note. ARGV: settings, operation, jobs wanted, bytes wanted, '1' when who gets none waits, attempts to end (15 bytes each:
 -- verb, id, attempt, grant), then what the verbs C and f come with. Replies: now, next, tally, live, bytes, outcomes (a letter
--- each), heads of the jobs handed out (id 6, attempt 2, grant 6, available since 6 or 0), their records.
+-- each), 1 when there was more than the bytes wanted, heads of the jobs handed out (id 6, attempt 2, grant 6, available since 6 or 0), their records.
 local operation, limit, bytes_left, waits, ends = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
 -- What memory is short of must still be able to end: a first write that is always allowed lets the whole call through.
 call('HDEL', META, '')
@@ -9,11 +9,11 @@ call('HDEL', META, '')
 -- Sent once more because the reply was lost: the same outcomes, and the jobs of that grant that are still held.
 local function again(before)
   local grant, ids, reply = sub(before, 7, 12), {}, {now, tonumber(loaded[10] or NEVER), '', tonumber(loaded[4] or 0),
-    tonumber(loaded[5] or 0), sub(before, 13)}
+    tonumber(loaded[5] or 0), sub(before, 13), 0}
   local all = call('HGET', GRANTED, grant) or ''
   for at = 1, #all, 6 do ids[#ids + 1] = sub(all, at, at + 5) end
   local heads = {}
-  reply[7] = ''
+  reply[8] = ''
   for i = 1, #ids do
     local held = call('HGET', RUNNING, ids[i])
     if held and sub(held, 3, 8) == grant then
@@ -21,7 +21,7 @@ local function again(before)
       reply[#reply + 1] = call('HGET', JOBS, ids[i])
     end
   end
-  reply[7] = concat(heads)
+  reply[8] = concat(heads)
   return reply
 end
 
@@ -36,6 +36,11 @@ local function short_way()
     local verb = byte(ends, 15 * i - 14)
     if verb ~= 99 and verb ~= 67 then return nil end
     ids[i] = sub(ends, 15 * i - 13, 15 * i - 8)
+  end
+  -- Only completed jobs are pushed out here, and only by their number.
+  if tonumber(loaded[8] or 0) > finished_bytes_max
+    or (tonumber(loaded[7] or 0) + many > finished_max and call('EXISTS', CANCELLED) == 1) then
+    return nil
   end
   local paused = loaded[11] == '1'
   local wanted = paused and 0 or limit
@@ -155,7 +160,7 @@ local function short_way()
       end
       -- Too many: those whose time would come first go, as long as they are completed ones.
       local excess = total - finished_max
-      if excess > 0 and call('EXISTS', CANCELLED) == 0 then
+      if excess > 0 then
         local old = call('ZRANGE', COMPLETED, 0, math.min(excess, 1000) - 1)
         if #old > 0 then
           local how, pruned = call('HMGET', ENDS, unpack(old)), {}
@@ -228,14 +233,19 @@ local function short_way()
     local place = tonumber(loaded[9] or 0)
     local chunk = pack('>I6', now) .. concat(log)
     if history_max > 0 then
-      call('XADD', LOG, 'MINID', '~', string.format('%.0f', math.max(0, place + logged - history_max)),
-        string.format('%.0f-1', place + 1), 'c', chunk)
+      local oldest, id = string.format('%.0f', math.max(0, place + logged - history_max)), string.format('%.0f-1', place + 1)
+      if type(redis.pcall('XADD', LOG, 'MINID', '~', oldest, id, 'c', chunk)) == 'table' then
+        -- A log that is ahead of the queue is that of a history that was lost.
+        call('UNLINK', LOG)
+        call('XADD', LOG, id, 'c', chunk)
+      end
     end
     call('PUBLISH', BASE .. 'events', pack('>I6', place + 1) .. chunk)
     meta[#meta + 1], meta[#meta + 2] = 'place', place + logged
   end
   local waiting = loaded[12] == '1'
-  if waiting then
+  -- Where nothing is known of those who wait, they may be those of a history that was lost.
+  if waiting or not loaded[12] then
     local ready = not paused and call('EXISTS', LINE) == 1 and (not running or running - over + got < running_limit)
     if ready or next < tonumber(loaded[10] or NEVER) then
       waiting = false
@@ -244,11 +254,11 @@ local function short_way()
   end
   if waits and got < limit then waiting = true end
   if next ~= tonumber(loaded[10] or NEVER) then meta[#meta + 1], meta[#meta + 2] = 'next', next end
-  if waiting ~= (loaded[12] == '1') then meta[#meta + 1], meta[#meta + 2] = 'waiting', waiting and '1' or '0' end
+  if not loaded[12] or waiting ~= (loaded[12] == '1') then meta[#meta + 1], meta[#meta + 2] = 'waiting', waiting and '1' or '0' end
   if #meta > 0 then call('HSET', META, unpack(meta)) end
   outcomes = concat(outcomes)
   call('SET', OP, operation .. grant .. outcomes, 'EX', 600)
-  return {now, next, concat(tally), live, bytes, outcomes, heads, unpack(next_records)}
+  return {now, next, concat(tally), live, bytes, outcomes, 0, heads, unpack(next_records)}
 end
 
 do

@@ -8,11 +8,11 @@ local function end_attempts()
   local ids, n = {}, #ends / 15
   for i = 1, n do ids[i] = sub(ends, 15 * i - 13, 15 * i - 8) end
   local held, mine = fetch('HMGET', RUNNING, ids), {}
-  local ended_ids, by_grant, extra = {}, {}, 6
+  local ended_ids, by_grant, ending, extra = {}, {}, {}, 6
   for i = 1, n do
     local h = held[i]
-    if h and sub(h, 1, 8) == sub(ends, 15 * i - 7, 15 * i) and parse('>I6', h, 9) > now and not by_grant[ids[i]] then
-      by_grant[ids[i]] = true
+    if h and sub(h, 1, 8) == sub(ends, 15 * i - 7, 15 * i) and parse('>I6', h, 9) > now and not ending[ids[i]] then
+      ending[ids[i]] = true
       ended_ids[#ended_ids + 1] = ids[i]
       mine[i] = #ended_ids
       local grant = sub(h, 3, 8)
@@ -75,7 +75,7 @@ local function end_attempts()
     end
   end
   for grant, count in pairs(by_grant) do
-    if count ~= true and call('HSTRLEN', GRANTED, grant) == 6 * count then
+    if call('HSTRLEN', GRANTED, grant) == 6 * count then
       call('HDEL', GRANTED, grant)
       call('ZREM', EXPIRIES, grant)
     end
@@ -84,7 +84,7 @@ end
 if #ends > 0 then end_attempts() end
 
 local wanted, grant = limit, '\0\0\0\0\0\0'
-local heads, jobs = {}, {}
+local heads, jobs, is_cut = {}, {}, 0
 local function claim()
   meta.grant = math.max(meta.grant + 1, math.max(0, now - BIRTH * 1000) * 256)
   grant = id_of(meta.grant)
@@ -102,16 +102,11 @@ local function claim()
     local past = fields and call('HMGET', NOTES, unpack(fields))
     for i = 1, #some do
       local id, record = some[i], records[i]
-      local t, o, is_damaged = past and past[i], nil, false
-      if not record or #record < 9 or byte(record, 7) > 0 then
-        -- Somebody else wrote here: one job that cannot be read must not keep the others waiting.
-        local fine
-        fine, o = pcall(options, record or '')
-        if not fine then o, is_damaged = {flags = 0, priority = 0, retention = DAY, weight = 0}, true end
-      end
+      local t, o = past and past[i], nil
+      if not record or #record < 9 or byte(record, 7) > 0 then o = about(record) end
       local attempts = t and parse('>I2', t) or 0
-      if is_damaged then
-        if record then finish(id, o, DISCARD, attempts, 0, 'damaged: its record cannot be read') end
+      if o and o.is_damaged then
+        finish(id, o, DISCARD, attempts, 0, 'damaged: its record cannot be read')
       elseif o and attempts == 0 and o.expires and o.expires <= now then
         leave_line(id, o)
         finish(id, o, DISCARD, 0, 0, EXPIRED)
@@ -124,7 +119,7 @@ local function claim()
             back[#back + 1] = some[j]
           end
           each('ZADD', LINE, back)
-          limit = got
+          limit, is_cut = got, 1
           break
         end
         if o and o.lane then
@@ -157,8 +152,8 @@ if limit > 0 and meta.paused == 0 then
   if running_limit < 4294967295 then limit = math.min(limit, math.max(0, running_limit - call('HLEN', RUNNING))) end
   if limit > 0 then wanted = wanted - claim() end
 end
-local tally = save(waits and wanted > 0)
+local tally = save(waits and wanted > 0 and is_cut == 0)
 call('SET', OP, operation .. grant .. concat(outcomes), 'EX', 600)
-local reply = {now, more and now or meta.next, tally, meta.live, meta.bytes, concat(outcomes), concat(heads)}
-for i = 1, #jobs do reply[7 + i] = jobs[i] end
+local reply = {now, more and now or meta.next, tally, meta.live, meta.bytes, concat(outcomes), is_cut, concat(heads)}
+for i = 1, #jobs do reply[8 + i] = jobs[i] end
 return reply
