@@ -354,3 +354,89 @@ async fn who_waits_hears_of_a_push_after_redis_lost_everything() {
     let claimed = tokio::time::timeout(Duration::from_secs(20), sleeper).await.expect("woken").unwrap().unwrap();
     assert_eq!(claimed.len(), 1);
 }
+
+/// Two processes on one queue: the first waits for a job, then the second makes one claimable.
+async fn woken_by<T>(config: QueueConfig, prepare: impl AsyncFnOnce(&Queue) -> T, act: impl AsyncFnOnce(&Queue, T)) {
+    let server = Server::start().await;
+    let config = Config { default: config, lease: Duration::from_secs(3600), ..Config::default() };
+    let (_a, waiting) = open(&server.url(), config.clone()).await;
+    let (_b, other) = open(&server.url(), config).await;
+    let prepared = prepare(&other).await;
+    let claim = Claim { worker: Worker::remote("w"), limit: 1, wait: Duration::from_secs(60) };
+    let sleeper = tokio::spawn(async move { waiting.claim(claim).await });
+    while !server.cli(&["HGET", "tidegate:{q}:meta", "waiting"]).await.contains('1') {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    act(&other, prepared).await;
+    let claimed = tokio::time::timeout(Duration::from_secs(20), sleeper).await.expect("woken").unwrap().unwrap();
+    assert_eq!(claimed.len(), 1);
+}
+
+async fn push(queue: &Queue, job: NewJob) -> tidegate_queue::JobId {
+    queue.push(job).await.unwrap().id
+}
+
+async fn running(queue: &Queue) -> tidegate_queue::Lease {
+    push(queue, NewJob::new("k", "{}")).await;
+    queue.claim(claim(1)).await.unwrap()[0].lease
+}
+
+#[tokio::test]
+async fn who_waits_hears_of_a_push_and_of_a_job_due_sooner() {
+    let job = || NewJob::new("k", "{}");
+    woken_by(QueueConfig::default(), async |_| {}, async |queue, ()| drop(push(queue, job()).await)).await;
+    woken_by(
+        QueueConfig::default(),
+        async |_| {},
+        async |queue, ()| {
+            push(queue, job().delay(Duration::from_millis(100))).await;
+        },
+    )
+    .await;
+    // One with a key goes the long way.
+    woken_by(QueueConfig::default(), async |_| {}, async |queue, ()| drop(push(queue, job().key("a")).await)).await;
+}
+
+#[tokio::test]
+async fn who_waits_hears_of_what_comes_back() {
+    woken_by(QueueConfig::default(), running, async |queue, lease| {
+        queue.finish(vec![Finish::Release { lease }]).await.unwrap();
+    })
+    .await;
+    woken_by(
+        QueueConfig::default(),
+        async |queue| {
+            let id = push(queue, NewJob::new("k", "{}")).await;
+            queue.cancel(&id).await.unwrap();
+            id
+        },
+        async |queue, id| drop(queue.retry(&id).await.unwrap()),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn who_waits_hears_of_room_and_of_the_end_of_a_pause() {
+    let complete = async |queue: &Queue, lease| {
+        queue.finish(vec![Finish::Complete { lease, result: None }]).await.unwrap();
+    };
+    let one = QueueConfig { running_limit: Some(1), ..QueueConfig::default() };
+    let busy = async |queue: &Queue| {
+        let lease = running(queue).await;
+        push(queue, NewJob::new("next", "{}")).await;
+        lease
+    };
+    woken_by(one, busy, complete).await;
+    let one_per_key = QueueConfig { key_limit: Some(1), ..QueueConfig::default() };
+    let busy_key = async |queue: &Queue| {
+        push(queue, NewJob::new("k", "{}").key("a")).await;
+        push(queue, NewJob::new("next", "{}").key("a")).await;
+        queue.claim(claim(1)).await.unwrap()[0].lease
+    };
+    woken_by(one_per_key, busy_key, complete).await;
+    let paused = async |queue: &Queue| {
+        push(queue, NewJob::new("k", "{}")).await;
+        queue.pause().await.unwrap();
+    };
+    woken_by(QueueConfig::default(), paused, async |queue, ()| queue.resume().await.unwrap()).await;
+}
