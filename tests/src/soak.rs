@@ -226,8 +226,11 @@ impl Soak {
             let queue = queue(round);
             eventually(&format!("no live jobs are left in {queue}"), Duration::from_secs(90), || async {
                 let reply = client.get(&format!("/api/queues/{queue}")).await;
-                if reply.status == 404 {
-                    return Some(());
+                match reply.status {
+                    404 => return Some(()),
+                    // Redis may only just be back.
+                    503 => return None,
+                    _ => {}
                 }
                 let counts = reply.expect(200).value()["counts"].clone();
                 let live = ["scheduled", "queued", "running", "retrying"];
@@ -253,7 +256,8 @@ impl Soak {
         self.recorder.resume(history);
         futures_util::stream::iter(jobs)
             .for_each_concurrent(16, |job| async move {
-                let reply = client.job_reply(&job).await;
+                let answered = || async { Some(client.job_reply(&job).await).filter(|reply| reply.status != 503) };
+                let reply = eventually("the job is shown", Duration::from_secs(60), answered).await;
                 if reply.status == 404 {
                     return;
                 }
