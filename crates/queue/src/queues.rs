@@ -49,6 +49,19 @@ impl Queues {
 
     /// Uses the queues on a Redis, together with every other process that does.
     ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tidegate_queue::{Config, NewJob, QueueName, Queues};
+    /// use tidegate_redis_ops::Redis;
+    ///
+    /// let registry = tidegate_metrics::Registry::new();
+    /// let redis = Redis::connect(tidegate_redis_ops::Config::parse("redis://localhost:6379")?, &registry).await?;
+    /// let queues = Queues::connect(redis, Config::default(), &registry).await?;
+    /// let mail = queues.queue(&QueueName::new("mail")?).await?;
+    /// mail.push(NewJob::new("welcome", "{}")).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// All of them should have the same `Config`: a bound holds as the process sees it that makes a call. Must be called
     /// within a tokio runtime; it owns one upkeep task and one listening task per queue, which end with
     /// [`close`](Self::close) or the last handle.

@@ -440,3 +440,23 @@ async fn who_waits_hears_of_room_and_of_the_end_of_a_pause() {
     };
     woken_by(QueueConfig::default(), paused, async |queue, ()| queue.resume().await.unwrap()).await;
 }
+
+#[tokio::test]
+async fn what_waits_for_a_redis_that_does_not_answer_is_bounded() {
+    let server = Server::start().await;
+    let (_queues, queue) = open(&server.url(), Config::default()).await;
+    push(&queue, NewJob::new("k", "{}")).await;
+    server.pause();
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let queue = queue.clone();
+        let jobs = (0..1000).map(|_| NewJob::new("k", "{}")).collect();
+        callers.spawn(async move { queue.push_many(jobs, None).await });
+    }
+    let first = tokio::time::timeout(Duration::from_secs(4), callers.join_next()).await;
+    server.resume();
+    match first.expect("a hundred thousand jobs do not wait").unwrap().unwrap() {
+        Err(Error::Redis(error)) => assert_eq!(error.code(), "BACKPRESSURE"),
+        other => panic!("{other:?}"),
+    }
+}

@@ -289,7 +289,7 @@ impl From<redis::Error> for Problem {
                 Self::new(Code::RedisOutcomeUnknown, detail).retry_after(error.retry_after())
             }
             (_, "OOM") => {
-                let detail = "Redis has reached its maxmemory. Nothing was done; jobs that end make room.";
+                let detail = "Redis has reached its maxmemory. Nothing was done; purge finished jobs, or give Redis more memory.";
                 Self::new(Code::RedisOutOfMemory, detail).retry_after(error.retry_after())
             }
             (_, "NOPERM") => {

@@ -1,6 +1,7 @@
 //! Accepting jobs: callers that push at the same time share one script.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,9 @@ use crate::{Error, Idempotency, NewJob, Pushed, Rejected, State};
 
 /// Bytes that weigh as much as a job: 1000 jobs or 4 MiB travel together.
 const BYTES_PER_JOB: usize = 4096;
+
+/// What may wait for its script: as much as 64 of them take, 256 MiB at most. Beyond it a slow Redis would fill our memory.
+const HELD_MAX: usize = 64 * SCRIPT_MAX;
 
 /// What one caller brings to the next script.
 struct Batch {
@@ -67,21 +71,54 @@ impl From<Shareable> for Error {
 }
 
 /// Pushes of one queue, one script at a time.
-pub(super) struct Pushes(Coalescer<Batch, Answers>);
+pub(super) struct Pushes {
+    batches: Coalescer<Batch, Answers>,
+    /// What callers hold here, in jobs as [`weight`] counts them.
+    held: AtomicUsize,
+}
+
+/// What one caller holds until it is answered or leaves.
+struct Held<'a> {
+    all: &'a AtomicUsize,
+    mine: usize,
+}
+
+impl<'a> Held<'a> {
+    fn new(all: &'a AtomicUsize, mine: usize) -> Self {
+        all.fetch_add(mine, Ordering::Relaxed);
+        Self { all, mine }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.mine, Ordering::Relaxed);
+    }
+}
 
 impl Pushes {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         let weigh = |batch: &Batch| batch.weight();
         let slot = Arc::new(Slot::new(shared.keys.operation(&shared.process, 'p')));
         let shared = Arc::clone(shared);
-        Self(Coalescer::new(SCRIPT_MAX, weigh, move |batches| {
+        let batches = Coalescer::new(SCRIPT_MAX, weigh, move |batches| {
             let (shared, slot) = (Arc::clone(&shared), Arc::clone(&slot));
             async move { shared.push_all(&slot, batches).await }
-        }))
+        });
+        Self { batches, held: AtomicUsize::new(0) }
     }
 
     async fn submit(&self, batch: Batch) -> Result<Vec<Answer>, Error> {
-        match self.0.submit(batch).await {
+        let held = self.held.load(Ordering::Relaxed);
+        if held > HELD_MAX {
+            return Err(Error::Redis(tidegate_redis_ops::Error::NotSent {
+                code: "BACKPRESSURE",
+                detail: format!("{held} jobs wait for Redis already").into(),
+                retry_after: Duration::from_secs(1),
+            }));
+        }
+        let _held = Held::new(&self.held, batch.jobs.iter().map(weight).sum());
+        match self.batches.submit(batch).await {
             Some(answers) => Ok(answers?),
             None => Err(lost()),
         }
