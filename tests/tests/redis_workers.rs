@@ -69,10 +69,8 @@ async fn a_hundred_jobs_of_a_killed_worker_are_restarted_by_a_process_at_another
     }
 }
 
-fn cancels() -> usize {
-    let wanted = std::env::var_os("TIDEGATE_CANCELS");
-    wanted.map_or(8, |number| number.to_str().and_then(|number| number.parse().ok()).expect("a number"))
-}
+/// Enough to see that they arrive; the benchmark of the queue measures how long they take.
+const CANCELS: usize = 8;
 
 /// Prints the distribution.
 fn told(what: &str, times: &mut [Duration]) {
@@ -85,7 +83,7 @@ fn told(what: &str, times: &mut [Duration]) {
 async fn a_cancel_here_is_told_by_the_next_beat_there() {
     let (_redis, here, there) = pair().await;
     let mut times = Vec::new();
-    for n in 0..cancels() {
+    for n in 0..CANCELS {
         let job = here.client().enqueue("default", "a", json!(n)).await;
         let claimed = there.client().claim_one("default", "w").await;
         let began = Instant::now();
@@ -127,7 +125,7 @@ async fn a_built_in_job_stops_when_it_is_cancelled_at_a_server_that_does_not_run
     let (_redis, here, there) = pair().await;
     let endless = endless_job();
     let mut times = Vec::new();
-    for _ in 0..cancels() {
+    for _ in 0..CANCELS {
         let (job, other) = running_elsewhere(&here, &there, &endless).await;
         let client = other.client();
         let mut events = client.events(&format!("{JOB}/{job}/events")).await;
@@ -160,7 +158,7 @@ async fn with_messages_cut_a_cancel_takes_a_beat_at_most() {
     };
     let cancel = async {
         let mut times = Vec::new();
-        for _ in 0..cancels().min(20) / 2 {
+        for _ in 0..CANCELS.min(20) / 2 {
             let (job, other) = running_elsewhere(&here, &there, &endless).await;
             let began = Instant::now();
             other.client().cancel(&job).await;
