@@ -54,8 +54,7 @@ async fn main() -> ExitCode {
             println!("           {count:>7} {kind}");
         }
     }
-    let forgotten = judged.forgotten.iter().filter(|one| matches!(one, Violation::Doubled { .. })).take(2);
-    for violation in judged.violations.iter().take(5).chain(forgotten) {
+    for violation in judged.violations.iter().take(5) {
         println!("VIOLATION {violation}");
         for (at, event) in history.about(&violation.jobs()) {
             println!("  {at:>12.6?} {event:?}");

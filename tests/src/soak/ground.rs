@@ -109,20 +109,23 @@ impl Ground {
             }
             Store::Cluster(cluster) => {
                 let key = format!("tidegate:{{{}}}:meta", queue(round));
-                replicated(cluster.primary_of(&key).await, &key, recorder).await;
+                let killed = cluster.primary_of(&key).await;
+                replicated(killed, &key, recorder).await;
                 tokio::time::sleep(outage).await;
                 recorder.record(Event::RedisKilled);
-                let killed = cluster.kill_primary_of(&key).await;
+                killed.kill();
                 cluster.wait_for_failover(&key).await;
                 recorder.record(Event::RedisBack);
                 killed.restart().await;
                 cluster.wait_until_healthy().await;
             }
             Store::Sentinel(sentinel) => {
-                replicated(sentinel.primary().await, "", recorder).await;
+                let killed = sentinel.primary().await;
+                replicated(killed, "", recorder).await;
                 tokio::time::sleep(outage).await;
                 recorder.record(Event::RedisKilled);
-                let killed = sentinel.kill_primary().await;
+                killed.kill();
+                sentinel.wait_for_promotion(killed).await;
                 recorder.record(Event::RedisBack);
                 killed.restart().await;
                 sentinel.wait_until_healthy().await;
