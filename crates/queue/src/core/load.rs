@@ -73,7 +73,11 @@ impl Loader {
         let state = if newest.is_none() && waits { state } else { State::Available };
         let mut entry = job.entry(number, state, &mut |name| core.share(name));
         if let Some(dedup) = &entry.spec.dedup {
-            core.dedup.insert(dedup.0.clone(), (number, dedup.1));
+            // The window of one at most is open, and not always that of the youngest: a job may have been retried by hand.
+            let is_held = core.dedup.get(&dedup.0).is_some_and(|(_, until)| self.now < *until);
+            if !is_held {
+                core.dedup.insert(dedup.0.clone(), (number, dedup.1));
+            }
         }
         if let Some(claim) = newest.copied() {
             entry.attempt = claim.attempt;

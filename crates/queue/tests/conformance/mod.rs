@@ -176,7 +176,7 @@ macro_rules! conformance {
             table: every_verb_answers_in_every_state;
             restart: everything_accepted_is_there_after_a_restart, a_lease_of_before_a_restart_is_stale_once_rescued,
                 attempts_are_counted_over_restarts, pause_and_cancel_survive_a_restart,
-                numbers_are_never_used_again, a_start_that_forgot_others_uses_none_of_their_numbers,
+                a_job_retried_by_hand_holds_its_dedup_key_over_a_restart, numbers_are_never_used_again, a_start_that_forgot_others_uses_none_of_their_numbers,
                 the_dead_letter_set_survives_a_restart;
         }
     };

@@ -92,6 +92,18 @@ pub async fn pause_and_cancel_survive_a_restart(open: impl Fn(Config) -> Opening
     assert_eq!(world.state(&id).await, State::Cancelled);
 }
 
+pub async fn a_job_retried_by_hand_holds_its_dedup_key_over_a_restart(open: impl Fn(Config) -> Opening + 'static) {
+    let mut world = World::new(open, |_| {}).await;
+    let first = world.push(job("k").dedup_key("d")).await;
+    world.queues.cancel(&first.parse().unwrap()).await.unwrap();
+    world.push(NewJob { dedup_window: Some(secs(5)), ..job("k").dedup_key("d") }).await;
+    world.pass(secs(5)).await;
+    world.queues.retry(&first.parse().unwrap()).await.unwrap();
+    world.restart().await;
+    let again = world.queue.push(job("k").dedup_key("d")).await.unwrap();
+    assert_eq!((again.id.to_string(), again.duplicate), (first, true), "not the younger one, whose window is over");
+}
+
 pub async fn numbers_are_never_used_again(open: impl Fn(Config) -> Opening + 'static) {
     let mut world = World::new(open, |_| {}).await;
     let first = world.push(job("k")).await;
