@@ -104,8 +104,9 @@ impl Heart {
         for lease in &beat.stale {
             let Some(run) = served.runs.get(*lease) else { continue };
             if !run.is_finishing() && run.stopped() != Stop::Lost {
-                run.stop(Stop::Lost);
+                // Counted first: whoever sees the handler stop finds it in the numbers.
                 served.metrics.stale.inc();
+                run.stop(Stop::Lost);
                 tracing::warn!(job = %run.id, attempt = run.attempt, "lease lost, the result will be thrown away");
             }
         }
