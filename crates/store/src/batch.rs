@@ -4,6 +4,15 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Table(pub u8);
 
+/// Which way a [range](crate::Store::range) is walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// From the smallest key.
+    Forward,
+    /// From the greatest key.
+    Backward,
+}
+
 /// Writes that are applied together or not at all. A later write to a key replaces an earlier one.
 #[derive(Debug, Default)]
 pub struct Batch {

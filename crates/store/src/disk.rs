@@ -14,7 +14,7 @@ use crate::batch::Write;
 use crate::folder::Folder;
 use crate::head::{Head, Notes};
 use crate::journal::{STAMP, stamp, stamped};
-use crate::{Config, Error, Table, layout, recovery};
+use crate::{Config, Error, Order, Table, ending, layout, recovery};
 
 /// The table of the store's own record, the stamp of the last group of writes.
 const OWN: &str = "_store";
@@ -38,6 +38,8 @@ pub(crate) struct Disk {
     tables: Vec<Keyspace>,
     head: Head,
     pub(crate) folder: Folder,
+    /// Whether the process before this one closed the store, and nothing was given up since.
+    pub(crate) ended_cleanly: bool,
 }
 
 /// How far a commit goes before it returns.
@@ -68,6 +70,7 @@ impl Disk {
             }
         };
         prepared.forget();
+        let found = last;
         if prepared.repaired {
             // The sorted files may know more than the journals do; what lies between is given up. The next group says
             // so, so that the journals alone can be judged again.
@@ -83,7 +86,9 @@ impl Disk {
         if prepared.written_anew {
             std::fs::remove_file(folder.failed()).map_err(Error::io("remove", folder.failed()))?;
         }
-        Ok((Self { database, own, tables, head, folder }, last))
+        // Last: a start that fails has not ended the run before it.
+        let ended_cleanly = ending::take(&folder.closed(), found, prepared.is_new)? && !prepared.repaired;
+        Ok((Self { database, own, tables, head, folder, ended_cleanly }, last))
     }
 
     /// Applies the writes as group `number`; of several writes to a key the last one counts.
@@ -120,6 +125,14 @@ impl Disk {
         }
     }
 
+    /// Leaves word for the next start that group `last` is the last one and that all of them are on the disk.
+    pub(crate) fn note_end(&self, last: u64) {
+        let path = self.folder.closed();
+        if let Err(error) = ending::note(&path, last) {
+            warn!(path = %path.display(), %error, "could not note that the store was closed; the next start takes it for a crash");
+        }
+    }
+
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let table = self.table(table)?;
         let value = table.get(key).map_err(|error| self.unreadable(&error))?;
@@ -133,6 +146,28 @@ impl Disk {
         mut each: impl FnMut(&[u8], &[u8]) -> Result<bool, E>,
     ) -> Result<(), E> {
         for guard in self.table(table)?.prefix(prefix) {
+            let (key, value) = guard.into_inner().map_err(|error| E::from(self.unreadable(&error)))?;
+            if !each(&key, &value)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn range<E: From<Error>>(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        order: Order,
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let mut range = self.table(table)?.range(from..to);
+        let mut next = || match order {
+            Order::Forward => range.next(),
+            Order::Backward => range.next_back(),
+        };
+        while let Some(guard) = next() {
             let (key, value) = guard.into_inner().map_err(|error| E::from(self.unreadable(&error)))?;
             if !each(&key, &value)? {
                 break;

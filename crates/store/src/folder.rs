@@ -57,6 +57,11 @@ impl Folder {
         self.path.join("store.failed")
     }
 
+    /// Is there when the last process closed the store.
+    pub(crate) fn closed(&self) -> PathBuf {
+        self.path.join("store.closed")
+    }
+
     /// Where unreadable files are kept.
     pub(crate) fn aside(&self) -> PathBuf {
         self.path.join("aside")

@@ -8,6 +8,7 @@
 mod batch;
 mod config;
 mod disk;
+mod ending;
 mod error;
 mod folder;
 mod head;
@@ -18,7 +19,7 @@ mod recovery;
 mod store;
 mod writer;
 
-pub use batch::{Batch, Table};
+pub use batch::{Batch, Order, Table};
 pub use config::{Config, Durability};
 pub use error::Error;
 pub use store::{Store, Ticket};

@@ -1,10 +1,11 @@
 //! The store without a disk, for tests: it can also forget, the way a crash does.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::batch::Write;
-use crate::{Error, Table};
+use crate::{Error, Order, Table};
 
 type Tree = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -77,6 +78,29 @@ impl Memory {
         let state = self.lock();
         let Some(tree) = state.tables.get(usize::from(table.0)) else { return Ok(()) };
         for (key, value) in tree.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)) {
+            if !each(key, value)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn range<E: From<Error>>(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        order: Order,
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let state = self.lock();
+        let Some(tree) = state.tables.get(usize::from(table.0)) else { return Ok(()) };
+        let mut range = tree.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
+        let mut next = || match order {
+            Order::Forward => range.next(),
+            Order::Backward => range.next_back(),
+        };
+        while let Some((key, value)) = next() {
             if !each(key, value)? {
                 break;
             }

@@ -27,6 +27,8 @@ pub(crate) struct Prepared {
     pub(crate) written_anew: bool,
     /// Whether something was given up.
     pub(crate) repaired: bool,
+    /// Whether there was no store before.
+    pub(crate) is_new: bool,
     /// Copies of journals that were cut, to be put back should the start be refused after all.
     copies: Vec<(PathBuf, PathBuf)>,
     place: String,
@@ -39,7 +41,7 @@ pub(crate) fn prepare(folder: &Folder, repair: bool) -> Result<Prepared, Error> 
         Mark::At(mark, notes) => (Some(mark), notes),
         Mark::Absent if is_unfinished(&engine)? => {
             discard_unfinished(&engine)?;
-            return Ok(Prepared::default());
+            return Ok(Prepared { is_new: true, ..Prepared::default() });
         }
         unusable if !repair => {
             let detail = if unusable == Mark::Absent { "the file is missing" } else { "not a high-water mark" };

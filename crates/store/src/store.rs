@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::disk::Disk;
 use crate::memory::Memory;
 use crate::writer::{Shared, Writer};
-use crate::{Batch, Config, Durability, Error, Table};
+use crate::{Batch, Config, Durability, Error, Order, Table};
 
 /// Between two looks at the free space at most this much is written.
 const LOOK_EVERY: u64 = 8 << 20;
@@ -115,7 +115,8 @@ impl Store {
         }
     }
 
-    /// Calls `each` with the keys that start with `prefix`, in order, until it answers `false`. Reads the disk.
+    /// Calls `each` with the keys that start with `prefix`, in order, until it answers `false`. Reads the
+    /// disk; `each` must not call the store.
     ///
     /// # Errors
     /// [`Error::Read`] when the engine cannot read, or what `each` returns.
@@ -128,6 +129,40 @@ impl Store {
         match &self.engine {
             Engine::Disk(on_disk) => on_disk.disk.scan(table, prefix, each),
             Engine::Memory(memory) => memory.scan(table, prefix, each),
+        }
+    }
+
+    /// Calls `each` with the keys from `from` up to, but without, `to`, in `order`, until it answers `false`. An empty
+    /// or reversed range has no keys. Reads the disk; `each` must not call the store.
+    ///
+    /// # Errors
+    /// [`Error::Read`] when the engine cannot read, or what `each` returns.
+    pub fn range<E: From<Error>>(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        order: Order,
+        each: impl FnMut(&[u8], &[u8]) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        if from >= to {
+            return Ok(());
+        }
+        match &self.engine {
+            Engine::Disk(on_disk) => on_disk.disk.range(table, from, to, order, each),
+            Engine::Memory(memory) => memory.range(table, from, to, order, each),
+        }
+    }
+
+    /// Whether everything that was written before this start is there, loose writes included: the process that had the
+    /// store last closed it (or dropped its last clone), nothing has failed, and no repair gave anything up at this
+    /// start. `false` after `kill -9`, a power cut or a failed write, though what was acknowledged is there even then
+    /// as far as [`Durability`] promises. A new store and a memory store answer `true`.
+    #[must_use]
+    pub fn ended_cleanly(&self) -> bool {
+        match &self.engine {
+            Engine::Disk(on_disk) => on_disk.disk.ended_cleanly,
+            Engine::Memory(_) => true,
         }
     }
 

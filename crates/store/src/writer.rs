@@ -184,6 +184,9 @@ impl Writer {
             }
             if closing {
                 self.sync();
+                if self.shared.failure.get().is_none() {
+                    self.disk.note_end(self.last);
+                }
                 return;
             }
             if waiting > 1 && self.durability == Durability::Sync {

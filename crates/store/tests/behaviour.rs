@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tidegate_metrics::Registry;
-use tidegate_store::{Batch, Config, Durability, Error, Store, Table};
+use tidegate_store::{Batch, Config, Durability, Error, Order, Store, Table};
 
 const TABLES: [&str; 2] = ["a", "b"];
 const A: Table = Table(0);
@@ -42,6 +42,16 @@ fn all(store: &Store, table: Table, prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         Ok::<_, Error>(true)
     });
     scanned.unwrap();
+    found
+}
+
+fn between(store: &Store, table: Table, from: &[u8], to: &[u8], order: Order) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut found = Vec::new();
+    let walked = store.range(table, from, to, order, |key, value| {
+        found.push((key.to_vec(), value.to_vec()));
+        Ok::<_, Error>(true)
+    });
+    walked.unwrap();
     found
 }
 
@@ -94,6 +104,37 @@ fn a_scan_is_in_order_keeps_to_its_prefix_and_stops_when_told() {
         });
         assert!(stopped.is_ok() && seen == 2);
         let failed = store.scan(A, b"", |_, _| Err(Error::Closed));
+        assert!(matches!(failed, Err(Error::Closed)));
+    });
+}
+
+#[test]
+fn a_range_has_its_first_key_but_not_its_last_in_either_order_and_stops_when_told() {
+    on_both(|store| {
+        let mut batch = Batch::new();
+        for key in ["a", "a/1", "a/2", "b", "b/1", "c"] {
+            batch.put(A, key, key);
+        }
+        batch.put(B, "a/1", "other table");
+        wait(store.submit(batch)).unwrap();
+        let keys = |from: &str, to: &str, order| -> Vec<String> {
+            let found = between(store, A, from.as_bytes(), to.as_bytes(), order);
+            found.into_iter().map(|(key, _)| String::from_utf8(key).unwrap()).collect()
+        };
+        assert_eq!(keys("a/1", "b/1", Order::Forward), ["a/1", "a/2", "b"]);
+        assert_eq!(keys("a/1", "b/1", Order::Backward), ["b", "a/2", "a/1"]);
+        assert_eq!(keys("a/11", "bb", Order::Backward), ["b/1", "b", "a/2"]);
+        assert_eq!(keys("", "z", Order::Forward).len(), 6);
+        for (from, to) in [("b", "b"), ("c", "a"), ("x", "z"), ("", "")] {
+            assert!(keys(from, to, Order::Forward).is_empty() && keys(from, to, Order::Backward).is_empty());
+        }
+        let mut seen = Vec::new();
+        let stopped = store.range(A, b"a", b"z", Order::Backward, |key, _| {
+            seen.push(key.to_vec());
+            Ok::<_, Error>(seen.len() < 2)
+        });
+        assert!(stopped.is_ok() && seen == [&b"c"[..], b"b/1"]);
+        let failed = store.range(A, b"a", b"z", Order::Forward, |_, _| Err(Error::Closed));
         assert!(matches!(failed, Err(Error::Closed)));
     });
 }
@@ -218,6 +259,7 @@ enum Step {
     Write(Vec<(bool, u8, Option<Vec<u8>>)>, bool),
     Get(bool, u8),
     Scan(bool, Vec<u8>),
+    Range(bool, Vec<u8>, Vec<u8>),
     Reopen,
 }
 
@@ -231,9 +273,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (prop::collection::vec((any::<bool>(), 0..24_u8, value), 0..6), any::<bool>()).prop_map(|(w, a)| Step::Write(w, a)),
         4 => (any::<bool>(), 0..24_u8).prop_map(|(table, key)| Step::Get(table, key)),
         2 => (any::<bool>(), prop::collection::vec(0..3_u8, 0..2)).prop_map(|(table, prefix)| Step::Scan(table, prefix)),
+        2 => (any::<bool>(), edge(), edge()).prop_map(|(table, from, to)| Step::Range(table, from, to)),
         1 => Just(Step::Reopen),
     ];
     prop::collection::vec(step, 1..60)
+}
+
+/// A bound of a range: as long as a key, and at times a key.
+fn edge() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(0..26_u8, 0..3)
 }
 
 /// Keys of one or two bytes: some are prefixes of others.
@@ -280,6 +328,15 @@ proptest! {
                     let wanted: Vec<_> = model[usize::from(second)].iter().filter(|(k, _)| k.starts_with(&prefix))
                         .map(|(k, v)| (k.clone(), v.clone())).collect();
                     prop_assert_eq!(all(&store, table(second), &prefix), wanted);
+                }
+                Step::Range(second, from, to) => {
+                    wait(store.submit(Batch::new())).unwrap();
+                    let inside = |(key, _): &(&Vec<u8>, _)| from <= **key && **key < to;
+                    let mut wanted: Vec<_> = model[usize::from(second)].iter().filter(inside)
+                        .map(|(k, v)| (k.clone(), v.clone())).collect();
+                    prop_assert_eq!(&between(&store, table(second), &from, &to, Order::Forward), &wanted);
+                    wanted.reverse();
+                    prop_assert_eq!(&between(&store, table(second), &from, &to, Order::Backward), &wanted);
                 }
                 Step::Reopen => {
                     drop(store);

@@ -8,6 +8,7 @@
 mod bare;
 mod child;
 mod common;
+mod ending;
 mod files;
 mod full_disk;
 mod journal;
