@@ -189,10 +189,10 @@ fn code_of(text: &str) -> &str {
 
 fn class_of(code: &str) -> Class {
     match code {
-        // READONLY: this was the primary until a moment ago; nothing was written.
-        "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "READONLY" | "NOSCRIPT" | "MOVED" | "ASK" => {
-            Class::Transient
-        }
+        // READONLY: this was the primary until a moment ago; nothing was written. UNBLOCKED: the same happened while a
+        // command blocked, which thus did nothing.
+        "UNBLOCKED" | "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "READONLY" | "NOSCRIPT"
+        | "MOVED" | "ASK" => Class::Transient,
         "WRONGPASS" | "NOAUTH" | "NOPROTO" | "UNKNOWN_COMMAND" => Class::Fatal,
         _ => Class::Refused,
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -50,10 +51,11 @@ struct Table {
 /// One server and our connections to it.
 #[derive(Debug)]
 pub(crate) struct Node {
-    address: Option<Address>,
+    pub(crate) address: Option<Address>,
     lanes: Vec<Arc<Lane>>,
     turn: AtomicUsize,
-    stop: CancellationToken,
+    /// Cancelled when the node is none of the cluster's any more.
+    pub(crate) stop: CancellationToken,
 }
 
 type Answer = oneshot::Receiver<Result<Value, Error>>;
@@ -194,6 +196,36 @@ impl Link {
                 sent => return sent,
             }
         }
+    }
+
+    /// The node that owns a key now, if it is known; without a key any node.
+    pub(crate) fn node_now(&self, key: Option<&[u8]>) -> Option<Arc<Node>> {
+        match &self.single {
+            Some(node) => Some(node.clone()),
+            None => self.find(key.map(slot_of)),
+        }
+    }
+
+    /// As [`node_now`](Self::node_now); waits a moment for one.
+    pub(crate) async fn node_soon(&self, key: Option<&[u8]>) -> Result<Arc<Node>, Error> {
+        match &self.single {
+            Some(node) => Ok(node.clone()),
+            None => self.owner(key.map(slot_of)).await,
+        }
+    }
+
+    /// The places of `keys`, grouped by the node that owns them now.
+    pub(crate) fn by_node(&self, keys: &[Bytes]) -> Vec<Vec<usize>> {
+        if !self.is_cluster() {
+            return vec![(0..keys.len()).collect()];
+        }
+        let table = self.table.read().clone();
+        let mut groups = vec![Vec::new(); table.nodes.len() + 1];
+        for (place, key) in keys.iter().enumerate() {
+            let owner = table.slots.as_ref().and_then(|slots| slots.owner(slot_of(key)));
+            groups[owner.unwrap_or(table.nodes.len())].push(place);
+        }
+        groups
     }
 
     /// The node that owns a slot; without a slot any that is up. Waits a moment for one.

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::breaker::Pass;
+use crate::breaker::{BreakerState, Pass};
 use crate::config::{Config, Topology};
 use crate::core::Core;
 use crate::delete::{self, DeleteOptions};
@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::facts::{self, Facts};
 use crate::health::Health;
 use crate::link::{Link, Node};
+use crate::pool::{BlockingPool, Pool};
 use crate::scan::{Scan, ScanOptions};
 use crate::script::Script;
 use crate::stats::Stats;
@@ -39,6 +40,7 @@ struct Shared {
     /// Held to read or replace them.
     facts: Arc<Mutex<Facts>>,
     topology: &'static str,
+    pool: Arc<Pool>,
     _closing: DropGuard,
 }
 
@@ -94,22 +96,23 @@ impl Redis {
         let facts = Arc::new(Mutex::new(facts));
         link.core.tasks.spawn(facts::keep_fresh(link.clone(), facts.clone()));
         let hub = Hub::new(link.clone());
-        Ok(Self(Arc::new(Shared { link, hub, facts, topology, _closing: closing })))
+        let pool = Pool::new(link.clone(), registry);
+        Ok(Self(Arc::new(Shared { link, hub, facts, topology, pool, _closing: closing })))
     }
 
     /// Runs a script by its SHA. Where Redis does not know it, nothing ran, and the source is sent instead, once; nothing
     /// else is ever repeated. In a cluster all `keys` must hash to one slot; without keys any node runs it.
     ///
     /// Dropping the future does not take the script back: it may run.
-    pub async fn run(&self, script: &Script, keys: &[Bytes], args: Vec<Bytes>) -> Result<Value, Error> {
-        let key = keys.first().map(|key| &key[..]);
+    pub async fn run(&self, script: &Script, keys: &[Bytes], args: impl AsRef<[Bytes]>) -> Result<Value, Error> {
+        let (key, args) = (keys.first().map(|key| &key[..]), args.as_ref());
         let mut digits = itoa::Buffer::new();
         let count = digits.format(keys.len()).as_bytes();
-        let by_sha = Request { head: &[b"EVALSHA", script.sha().as_bytes(), count], keys, args: &args };
+        let by_sha = Request { head: &[b"EVALSHA", script.sha().as_bytes(), count], keys, args };
         match self.call(key, by_sha).await {
             Err(Error::Answer { code, .. }) if &*code == "NOSCRIPT" => {
                 tracing::debug!(script = script.name(), "Redis does not know it yet");
-                self.call(key, Request { head: &[b"EVAL", script.source().as_bytes(), count], keys, args: &args }).await
+                self.call(key, Request { head: &[b"EVAL", script.source().as_bytes(), count], keys, args }).await
             }
             answer => answer,
         }
@@ -153,6 +156,16 @@ impl Redis {
         }
     }
 
+    /// Whether a call made now goes out: a general connection is up and the breaker is not open. Cheap.
+    pub fn is_ready(&self) -> bool {
+        self.0.link.is_up() && self.0.link.core.breaker.state() != BreakerState::Open
+    }
+
+    /// Connections for blocking reads; one pool per Redis, bounded by [`Config::blocking_pool`]. Opens none by itself.
+    pub fn blocking_pool(&self) -> BlockingPool {
+        BlockingPool::new(self.clone(), self.0.pool.clone())
+    }
+
     /// One round trip, past the breaker.
     pub async fn ping(&self) -> Result<Duration, Error> {
         let started = Instant::now();
@@ -192,9 +205,14 @@ impl Redis {
     /// Ends all connections and tasks, and waits until they have ended. Calls in flight fail as lost.
     pub async fn close(&self) {
         let core = &self.0.link.core;
+        self.0.pool.close();
         core.closing.cancel();
         core.tasks.close();
         core.tasks.wait().await;
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.0.link.core
     }
 
     pub(crate) fn is_cluster(&self) -> bool {
@@ -205,7 +223,12 @@ impl Redis {
         self.0.link.primaries()
     }
 
-    async fn call(&self, key: Option<&[u8]>, request: Request<'_>) -> Result<Value, Error> {
+    /// The places of `keys`, grouped by the node that owns them now; those of no known owner make a group of their own.
+    pub(crate) fn by_node(&self, keys: &[Bytes]) -> Vec<Vec<usize>> {
+        self.0.link.by_node(keys)
+    }
+
+    pub(crate) async fn call(&self, key: Option<&[u8]>, request: Request<'_>) -> Result<Value, Error> {
         self.measured(self.0.link.call(key, request)).await
     }
 

@@ -40,7 +40,7 @@ pub(crate) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    fn parts(self) -> impl Iterator<Item = &'a [u8]> + Clone {
+    pub(super) fn parts(self) -> impl Iterator<Item = &'a [u8]> + Clone {
         let rest = self.keys.iter().chain(self.args).map(|bytes| &bytes[..]);
         self.head.iter().copied().chain(rest)
     }

@@ -7,11 +7,13 @@ mod connection;
 mod dial;
 mod resp;
 mod sentinel;
+mod single;
 mod slots;
 mod stream;
 
 pub(crate) use connection::{Connection, Request};
 pub(crate) use dial::{Dialer, exchange};
 pub(crate) use resp::{Parser, encode};
+pub(crate) use single::Single;
 pub(crate) use slots::{SlotMap, parse_slots, slot_of};
 pub(crate) use stream::Stream;

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_util::FutureExt as _;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -83,6 +84,18 @@ impl Stream {
     /// Opens a unix socket.
     pub(crate) async fn unix(path: &Path) -> io::Result<Self> {
         UnixStream::connect(path).await.map(Self::Unix)
+    }
+
+    /// Whether nothing has come that was not read, not even the end. Where something has, a byte of it may be eaten: such
+    /// a stream must be asked for a sign of life before it is used.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let nothing = |read: io::Result<usize>| read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        match self {
+            Self::Tcp(stream) => nothing(stream.try_read(&mut [0])),
+            Self::Unix(stream) => nothing(stream.try_read(&mut [0])),
+            // What comes over TLS unasked may be meant for TLS.
+            Self::Tls(stream) => stream.get_ref().0.readable().now_or_never().is_none(),
+        }
     }
 }
 
