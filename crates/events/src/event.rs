@@ -1,0 +1,131 @@
+//! What is published and what is kept.
+
+use bytes::Bytes;
+
+use crate::{Error, EventId};
+
+/// An event to publish. The attributes are those of CloudEvents.
+///
+/// ```
+/// # use tidegate_events::NewEvent;
+/// let event = NewEvent::new(r#"{"order":7}"#).kind("order.created").idempotence_id("7-created");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewEvent {
+    /// What is told: JSON text, kept and delivered byte for byte.
+    pub data: Bytes,
+    /// Its `type`: what happened, `order.created`.
+    pub kind: Option<Bytes>,
+    /// What it belongs to.
+    pub key: Option<Bytes>,
+    /// Where it comes from.
+    pub source: Option<Bytes>,
+    /// Whom it is about.
+    pub subject: Option<Bytes>,
+    /// The same id published again to the same stream within the window is the same event and is not kept twice.
+    pub idempotence_id: Option<Bytes>,
+}
+
+impl NewEvent {
+    /// The longest attribute.
+    const ATTRIBUTE_BYTES_MAX: usize = 256;
+
+    /// An event with this JSON text.
+    pub fn new(data: impl Into<Bytes>) -> Self {
+        Self { data: data.into(), ..Self::default() }
+    }
+
+    /// With a type.
+    #[must_use]
+    pub fn kind(self, kind: impl Into<Bytes>) -> Self {
+        Self { kind: Some(kind.into()), ..self }
+    }
+
+    /// With a key.
+    #[must_use]
+    pub fn key(self, key: impl Into<Bytes>) -> Self {
+        Self { key: Some(key.into()), ..self }
+    }
+
+    /// With an idempotence id.
+    #[must_use]
+    pub fn idempotence_id(self, id: impl Into<Bytes>) -> Self {
+        Self { idempotence_id: Some(id.into()), ..self }
+    }
+
+    /// Bytes it counts for.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let attributes = [&self.kind, &self.key, &self.source, &self.subject, &self.idempotence_id];
+        self.data.len() + attributes.into_iter().flatten().map(Bytes::len).sum::<usize>()
+    }
+
+    /// Refuses what cannot be kept or framed.
+    pub(crate) fn check(&self, data_bytes_max: usize) -> Result<(), Error> {
+        let invalid = |field, reason: String| Err(Error::Invalid { field, reason });
+        if self.data.len() > data_bytes_max {
+            return invalid("data", format!("{} bytes, at most {data_bytes_max}", self.data.len()));
+        }
+        if std::str::from_utf8(&self.data).is_err() {
+            return invalid("data", "is not UTF-8".into());
+        }
+        let attributes = [
+            ("type", &self.kind),
+            ("key", &self.key),
+            ("source", &self.source),
+            ("subject", &self.subject),
+            ("id", &self.idempotence_id),
+        ];
+        for (field, value) in attributes {
+            let Some(value) = value else { continue };
+            let legal = std::str::from_utf8(value).is_ok_and(|text| !text.chars().any(char::is_control));
+            if value.is_empty() || value.len() > Self::ATTRIBUTE_BYTES_MAX || !legal {
+                let reason = format!("1 to {} bytes of text without control characters", Self::ATTRIBUTE_BYTES_MAX);
+                return invalid(field, reason);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An event as it is kept. Clones share the bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its place.
+    pub id: EventId,
+    /// JSON text as it was published; for entries others wrote to a Redis stream, the object of their fields.
+    pub data: Bytes,
+    /// Its `type`.
+    pub kind: Option<Bytes>,
+    /// What it belongs to.
+    pub key: Option<Bytes>,
+    /// Where it comes from.
+    pub source: Option<Bytes>,
+    /// Whom it is about.
+    pub subject: Option<Bytes>,
+    /// The id it was published under.
+    pub idempotence_id: Option<Bytes>,
+}
+
+impl Event {
+    /// Bytes it counts for.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let attributes = [&self.kind, &self.key, &self.source, &self.subject, &self.idempotence_id];
+        self.data.len() + attributes.into_iter().flatten().map(Bytes::len).sum::<usize>()
+    }
+
+    pub(crate) fn new(id: EventId, event: NewEvent) -> Self {
+        let NewEvent { data, kind, key, source, subject, idempotence_id } = event;
+        Self { id, data, kind, key, source, subject, idempotence_id }
+    }
+}
+
+/// The answer to one published event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its place.
+    pub id: EventId,
+    /// It was there already, under the same idempotence id.
+    pub duplicate: bool,
+}
