@@ -57,7 +57,7 @@ fn cluster() -> impl Fn(Config) -> Opening + 'static {
 fn least_user_over_tls() -> impl Fn(Config) -> Opening + 'static {
     static SERVER: OnceCell<Server> = OnceCell::const_new();
     let start = async || {
-        let line = acl_line("app", "t");
+        let line = acl_line("app", "t", "t");
         let user = line.strip_prefix("ACL SETUSER ").expect("an ACL line").to_owned();
         Server::builder().tls().acl(user).start().await
     };

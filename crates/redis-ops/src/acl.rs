@@ -46,11 +46,16 @@ pub(crate) const COMMANDS: &[(&str, &[&str])] = &[
             "xrange",
             "xrevrange",
             "xlen",
+            "xsetid",
             "xtrim",
             "xdel",
             "xinfo|stream",
             "xinfo|groups",
+            "xinfo|consumers",
             "xgroup|create",
+            "xgroup|createconsumer",
+            "xgroup|delconsumer",
+            "xgroup|setid",
             "xgroup|destroy",
             "xreadgroup",
             "xack",
@@ -62,19 +67,27 @@ pub(crate) const COMMANDS: &[(&str, &[&str])] = &[
     ("wake-ups", &["subscribe", "unsubscribe", "publish"]),
 ];
 
-/// The `ACL SETUSER …` line for a user that may do what Tidegate does with keys and channels that begin with `prefix`, and
-/// nothing else. The password is left to the operator: replace `>password`.
+/// The `ACL SETUSER …` line for a user that may do what Tidegate does with keys and channels that begin with `prefix`
+/// and with streams whose keys begin with `stream_prefix`, and nothing else. Where streams may have any name
+/// (`stream_prefix` is empty), that is every key: a Redis shared with others wants a prefix. The password is left to the
+/// operator: replace `>password`.
 ///
 /// Redis before 7 knows no subcommands in rules beyond `-`: there `client|id` and the like are granted one by one as
 /// well, as Redis 6.2 accepts `+command|subcommand`.
 ///
 /// ```
-/// let line = tidegate_redis_ops::acl_line("tidegate", "tidegate:");
-/// assert!(line.starts_with("ACL SETUSER tidegate on >password resetkeys ~tidegate:* resetchannels &tidegate:* -@all +auth"));
+/// let line = tidegate_redis_ops::acl_line("app", "tidegate:", "events:");
+/// assert!(line.starts_with("ACL SETUSER app on >password resetkeys ~tidegate:* ~events:* resetchannels &tidegate:* -@all"));
 /// assert!(!line.contains("+keys") && !line.contains("+flushall"));
+/// assert!(tidegate_redis_ops::acl_line("app", "tidegate:", "").contains(" resetkeys ~tidegate:* ~* resetchannels "));
 /// ```
-pub fn acl_line(user: &str, prefix: &str) -> String {
-    let mut line = format!("ACL SETUSER {user} on >password resetkeys ~{prefix}* resetchannels &{prefix}* -@all");
+pub fn acl_line(user: &str, prefix: &str, stream_prefix: &str) -> String {
+    let keys = match stream_prefix {
+        same if same == prefix => format!("~{prefix}*"),
+        // `~*` comes last: Redis takes no further pattern after it.
+        other => format!("~{prefix}* ~{other}*"),
+    };
+    let mut line = format!("ACL SETUSER {user} on >password resetkeys {keys} resetchannels &{prefix}* -@all");
     for command in COMMANDS.iter().flat_map(|(_, commands)| *commands) {
         line.push_str(" +");
         line.push_str(command);

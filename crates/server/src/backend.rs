@@ -162,7 +162,7 @@ async fn open_store(config: &Config, registry: &Registry) -> Result<Store, Start
 
 /// The least that Redis must allow a user of this server, as the line that grants it.
 pub fn redis_acl(user: &str, prefix: &str) -> String {
-    redis::acl_line(user, &format!("{prefix}:"))
+    redis::acl_line(user, &format!("{prefix}:"), "")
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ async fn over_tls_and_only_with_a_certificate_we_trust() {
 
 #[tokio::test]
 async fn as_a_user_who_may_do_no_more_than_needed() {
-    let line = acl_line("app", "t:").replace(">password", ">secret");
+    let line = acl_line("app", "t:", "t:").replace(">password", ">secret");
     let server = Server::builder().acl(line.trim_start_matches("ACL SETUSER ")).start().await;
     let redis = connect(&server.url_as("app", "secret")).await;
     everything_works(&redis, "t:").await;
@@ -148,7 +148,7 @@ async fn in_a_cluster_also_when_the_url_does_not_say_so() {
 
 #[tokio::test]
 async fn in_a_cluster_over_tls_as_a_user_who_may_do_no_more_than_needed() {
-    let line = acl_line("app", "t:").replace(">password", ">secret");
+    let line = acl_line("app", "t:", "t:").replace(">password", ">secret");
     let user = line.trim_start_matches("ACL SETUSER ").to_owned();
     let cluster = Cluster::start_with(|builder| builder.tls().acl(user.clone())).await;
     let redis = connect(&format!("{}&ca={}", cluster.url_as("app", "secret"), cluster.nodes()[0].ca().display())).await;
@@ -199,7 +199,7 @@ async fn durability_and_eviction_are_told_as_they_are() {
 
 #[tokio::test]
 async fn settings_that_are_hidden_from_us_are_called_unknown() {
-    let line = acl_line("app", "t:").replace(">password", ">secret").replace(" +config|get", "");
+    let line = acl_line("app", "t:", "t:").replace(">password", ">secret").replace(" +config|get", "");
     let server = Server::builder().acl(line.trim_start_matches("ACL SETUSER ")).start().await;
     let redis = connect(&server.url_as("app", "secret")).await;
     assert_eq!(redis.durability(), Durability::Unknown);

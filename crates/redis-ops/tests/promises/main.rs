@@ -7,6 +7,9 @@ mod duplicates;
 mod everywhere;
 mod faults;
 mod keys;
+mod pool;
+mod registry;
+mod streams;
 mod subscriptions;
 
 use std::time::Duration;
