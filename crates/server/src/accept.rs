@@ -6,16 +6,19 @@
 //! * `limits` counts connections, in all and per address;
 //! * `watch` is the pure machine that says when a connection's time is over;
 //! * `io` moves the bytes and tells the watch about them;
-//! * `connection` drives one connection; `refuse` says no in a way a client can read.
+//! * `connection` drives one connection; `refuse` says no in a way a client can read;
+//! * `takeover` marks an answer that goes on for as long as the peer listens; `feed` writes it, without hyper.
 
 mod connection;
+mod feed;
 mod io;
 mod limits;
 mod refuse;
+mod takeover;
 mod watch;
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +29,11 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use feed::{Feed, Feeds};
 pub use limits::Refused;
+pub(crate) use limits::group;
 use limits::{Limits, Permit};
+pub use takeover::{Frames, Outgoing, Takeover};
 
 /// What one peer may cost.
 #[derive(Debug, Clone)]
@@ -42,7 +48,15 @@ pub struct Bounds {
     pub idle_timeout: Duration,
     /// Time a peer may take none of the bytes we have for it.
     pub write_timeout: Duration,
+    /// Bytes the kernel may hold for a listener that does not read (it doubles the number for its own needs).
+    pub feed_buffer: usize,
+    /// Time a listener may take none of the frames we have for it.
+    pub feed_stall_timeout: Duration,
 }
+
+/// Among a request's extensions: where it comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
 
 /// 64 KiB, rounded up to what one read brings: a larger request head has no honest use; hyper answers 431.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -81,6 +95,7 @@ struct Shared<A> {
     /// Cancelled when the drain's deadline has passed: whatever is still open is cut.
     cut: CancellationToken,
     counters: Counters,
+    feeds: Arc<Feeds>,
 }
 
 /// What the loop counts.
@@ -93,6 +108,7 @@ struct Counters {
     closed_head: Counter,
     closed_idle: Counter,
     closed_write: Counter,
+    closed_feed: Counter,
     traffic: io::Traffic,
 }
 
@@ -122,6 +138,7 @@ impl Counters {
             closed_head: closed("head"),
             closed_idle: closed("idle"),
             closed_write: closed("write"),
+            closed_feed: closed("feed"),
             traffic: io::Traffic {
                 received: registry.counter("tidegate_http_received_bytes_total", "Bytes read from connections."),
                 sent: registry.counter("tidegate_http_sent_bytes_total", "Bytes written to connections."),
@@ -146,7 +163,9 @@ impl<A: Answer> Acceptor<A> {
         let http = connection::protocol(HEAD_BYTES_MAX);
         let counters = Counters::new(registry);
         let cut = CancellationToken::new();
-        Self { shared: Arc::new(Shared { answer, bounds, limits, http, tasks, draining, cut, counters }) }
+        let (traffic, stalled) = (counters.traffic.clone(), counters.closed_feed.clone());
+        let feeds = Arc::new(Feeds::new(bounds.feed_buffer, bounds.feed_stall_timeout, &cut, traffic, stalled));
+        Self { shared: Arc::new(Shared { answer, bounds, limits, http, tasks, draining, cut, counters, feeds }) }
     }
 
     /// Accepts until the drain begins. Returns with connections still open: [`Acceptor::finish`] waits for them.
@@ -177,9 +196,16 @@ impl<A: Answer> Acceptor<A> {
         }
     }
 
+    /// Sends all listeners away with a word about when to come back; when they are many, spread over `window`. Those who
+    /// come later are sent away at once.
+    pub async fn release_listeners(&self, window: Duration) {
+        self.shared.feeds.release(window).await;
+    }
+
     /// Waits until every connection has ended; at `deadline` the rest are cut. Returns how many were cut.
     pub async fn finish(&self, deadline: tokio::time::Instant) -> usize {
         self.shared.tasks.close();
+        self.release_listeners(Duration::ZERO).await;
         if tokio::time::timeout_at(deadline, self.shared.tasks.wait()).await.is_ok() {
             return 0;
         }
@@ -210,21 +236,32 @@ impl<A: Answer> Acceptor<A> {
 
     fn start(&self, stream: TcpStream, peer: SocketAddr, permit: Permit) {
         let shared = Arc::clone(&self.shared);
-        shared.counters.open.add(1.0);
+        let place = Place::new(permit, shared.counters.open.clone());
         self.shared.tasks.spawn(async move {
-            let _open = Open(&shared.counters.open);
-            connection::drive(stream, peer, &shared).await;
-            drop(permit);
+            if let Some((stream, taken)) = connection::drive(stream, peer, &shared).await {
+                // A task of its own, so that the memory of this one is freed.
+                shared.tasks.spawn(Feed::new(stream, taken, Arc::clone(&shared.feeds), place));
+            }
         });
     }
 }
 
-/// Gives the gauge back even when a connection's task panics.
-struct Open<'a>(&'a Gauge);
+/// The place of an open connection; given back on drop, even when its task panics.
+struct Place {
+    _permit: Permit,
+    open: Gauge,
+}
 
-impl Drop for Open<'_> {
+impl Place {
+    fn new(permit: Permit, open: Gauge) -> Self {
+        open.add(1.0);
+        Self { _permit: permit, open }
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.add(-1.0);
+        self.open.add(-1.0);
     }
 }
 

@@ -10,6 +10,7 @@ mod openapi;
 mod parameters;
 mod queues;
 mod render;
+mod sse;
 pub(crate) mod wire;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! What the handlers share.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use crate::backend::Backend;
 use crate::body::{Bodies, BodyBounds};
 use crate::browser::Hosts;
 use crate::config::Config;
+use crate::listeners::{self, Listeners};
 use crate::seats::Seats;
 
 /// Where jobs go whose kind has no handler in this server.
@@ -28,8 +30,8 @@ pub(crate) struct App {
     pub(crate) answers: Answers,
     /// Of claims that wait for a job.
     pub(crate) waiting_claims: Seats,
-    /// Of event streams.
-    pub(crate) followers: Seats,
+    /// To events, of jobs and of streams.
+    pub(crate) listeners: Arc<Listeners>,
     pub(crate) queues: Queues,
     pub(crate) backend: Shown<Backend>,
     pub(crate) registry: Shown<Registry>,
@@ -78,7 +80,12 @@ impl App {
             timeout: config.body_timeout,
         });
         let answers = Answers::new(config.answers_bytes_max.as_usize());
-        let (waiting_claims, followers) = (Seats::new(config.waiting_claims_max), Seats::new(config.followers_max));
+        let waiting_claims = Seats::new(config.waiting_claims_max);
+        let listeners = Listeners::new(listeners::Bounds {
+            all_max: config.sse_max,
+            per_token_max: config.sse_per_token_max,
+            per_address_max: config.sse_per_address_max,
+        });
         Self {
             config,
             auth,
@@ -86,7 +93,7 @@ impl App {
             bodies,
             answers,
             waiting_claims,
-            followers,
+            listeners,
             queues,
             backend: Shown(backend),
             registry: Shown(registry),

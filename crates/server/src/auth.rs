@@ -59,6 +59,10 @@ pub enum Access {
     Needs(Scope),
 }
 
+/// Which token a caller presented: its line among the tokens, as long as the process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenId(pub u32);
+
 /// The tokens that are accepted.
 #[derive(Debug, Clone, Default)]
 pub struct Auth {
@@ -138,19 +142,19 @@ impl Auth {
         self.tokens.is_some()
     }
 
-    /// Lets a request through, or says what it lacks.
+    /// Lets a request through, and says with which token if one was needed; or says what it lacks.
     ///
     /// # Errors
     /// `unauthenticated` without a known token, `forbidden` with one of a lower scope.
-    pub fn allow(&self, access: Access, headers: &HeaderMap) -> Result<(), Problem> {
-        let (Access::Needs(needed), Some(tokens)) = (access, &self.tokens) else { return Ok(()) };
+    pub fn allow(&self, access: Access, headers: &HeaderMap) -> Result<Option<TokenId>, Problem> {
+        let (Access::Needs(needed), Some(tokens)) = (access, &self.tokens) else { return Ok(None) };
         let Some(presented) = bearer(headers) else {
             let detail = "Send `Authorization: Bearer <token>`; make a token with `tidegate token create`.";
             return Err(Problem::new(Code::Unauthenticated, detail));
         };
-        match scope_of(tokens, presented) {
-            Some(scope) if scope >= needed => Ok(()),
-            Some(scope) => {
+        match find(tokens, presented) {
+            Some((scope, id)) if scope >= needed => Ok(Some(id)),
+            Some((scope, _)) => {
                 let detail = format!("This needs the scope `{}`; the token has `{}`.", needed.name(), scope.name());
                 Err(Problem::new(Code::Forbidden, detail))
             }
@@ -175,14 +179,14 @@ impl Token {
     }
 }
 
-/// The scope of the presented token. Looks at every token, whichever matches, so that time tells nothing.
-fn scope_of(tokens: &[Token], presented: &str) -> Option<Scope> {
+/// The scope of the presented token, and which it is. Looks at every token, whichever matches, so that time tells nothing.
+fn find(tokens: &[Token], presented: &str) -> Option<(Scope, TokenId)> {
     let digest: [u8; 32] = Sha256::digest(presented.as_bytes()).into();
-    let mut found = None;
-    for token in tokens {
+    let mut found: Option<(Scope, TokenId)> = None;
+    for (id, token) in (0..).map(TokenId).zip(tokens) {
         let is_equal: Choice = token.digest.ct_eq(&digest);
-        if bool::from(is_equal) {
-            found = found.max(Some(token.scope));
+        if bool::from(is_equal) && found.is_none_or(|(scope, _)| scope < token.scope) {
+            found = Some((token.scope, id));
         }
     }
     found

@@ -68,6 +68,7 @@ codes! {
     InvalidRequest = UNPROCESSABLE_ENTITY, "invalid_request", "The request is well-formed but not acceptable.";
     RateLimited = TOO_MANY_REQUESTS, "rate_limited", "Requests come faster than they are taken.";
     TooManyQueues = TOO_MANY_REQUESTS, "too_many_queues", "There are as many queues as there may be.";
+    TooManyListeners = TOO_MANY_REQUESTS, "too_many_listeners", "The caller has as many event streams open as it may.";
     QueueFull = TOO_MANY_REQUESTS, "queue_full", "The queue is full.";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "The request's head is too large.";
     Internal = INTERNAL_SERVER_ERROR, "internal", "The server failed.";

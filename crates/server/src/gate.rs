@@ -201,10 +201,19 @@ impl Figures {
 struct Measured;
 
 /// Lets a request through to its route's handler, measures it, and catches its panic.
-pub(crate) async fn pass(State((app, route)): State<(Arc<App>, Arc<Route>)>, request: Request, next: Next) -> Response {
+pub(crate) async fn pass(
+    State((app, route)): State<(Arc<App>, Arc<Route>)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let running = route.figures.time.start();
     let mut response = match app.auth.allow(route.access, request.headers()) {
-        Ok(()) => caught(&route, next.run(request)).await,
+        Ok(token) => {
+            if let Some(token) = token {
+                request.extensions_mut().insert(token);
+            }
+            caught(&route, next.run(request)).await
+        }
         Err(problem) => problem.into_response(),
     };
     let status = response.status();

@@ -19,6 +19,7 @@ mod browser;
 mod builtin;
 mod gate;
 mod limits;
+mod listeners;
 mod rate;
 mod seats;
 mod serve;

@@ -1,5 +1,5 @@
-//! Places for callers that stay: waiting claims and followers of events, each kind with a budget of its own, so that
-//! those who wait never take the place of those who are answered at once.
+//! Places for claims that wait: a budget of their own, so that those who wait never take the place of those who are
+//! answered at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,11 +24,6 @@ impl Drop for Seat {
 impl Seats {
     pub(crate) fn new(max: usize) -> Self {
         Self { max, taken: Arc::default() }
-    }
-
-    /// Places there are.
-    pub(crate) fn max(&self) -> usize {
-        self.max
     }
 
     /// Places taken now.

@@ -198,6 +198,9 @@ impl Server {
 /// Requests in flight get this long after the jobs, even when those took the whole deadline.
 const REQUESTS_GRACE: Duration = Duration::from_secs(1);
 
+/// 3 s: over which listeners are sent away, so that they do not all come back to another server at once.
+const RELEASE_MAX: Duration = Duration::from_secs(3);
+
 /// How often the scheduler may use up its grace after its own deadline: for handlers told to stop, for those dropped, for
 /// the CPU pool, for its tasks.
 const DRAIN_GRACES: u32 = 4;
@@ -207,15 +210,16 @@ fn drain_grace(time: Duration) -> Duration {
     (time / 20).clamp(Duration::from_millis(100), Duration::from_secs(1))
 }
 
-/// Waits end and `/readyz` turns 503; jobs finish while workers can still report theirs; then requests and streams end,
-/// and everything is made durable.
+/// Waits end, listeners are sent away and `/readyz` turns 503; jobs finish while workers can still report theirs; then
+/// requests end, and everything is made durable.
 async fn drain(app: &App, scheduler: &Scheduler, acceptor: &Acceptor<Gate>, closing: &CancellationToken) -> Ended {
     let time = app.config.drain_timeout;
     let deadline = Instant::now() + time;
     tracing::info!(deadline_ms = time.as_millis() as u64, "draining");
     app.draining.cancel();
     app.queues.drain();
-    let report = scheduler.drain(time.saturating_sub(drain_grace(time) * DRAIN_GRACES)).await;
+    let jobs = scheduler.drain(time.saturating_sub(drain_grace(time) * DRAIN_GRACES));
+    let (report, ()) = tokio::join!(jobs, acceptor.release_listeners((time / 3).min(RELEASE_MAX)));
     closing.cancel();
     let cut = acceptor.finish(deadline.max(Instant::now() + REQUESTS_GRACE)).await;
     app.backend.close(&app.queues, REQUESTS_GRACE).await;
@@ -316,6 +320,8 @@ fn bounds(config: &Config) -> Bounds {
         head_timeout: config.head_timeout,
         idle_timeout: config.idle_timeout,
         write_timeout: config.write_timeout,
+        feed_buffer: config.sse_send_buffer.as_usize(),
+        feed_stall_timeout: config.sse_stall_timeout,
     }
 }
 

@@ -3,32 +3,90 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
+use bytes::Bytes;
 use http::{Request, Response};
 use tidegate_metrics::Registry;
-use tidegate_server::accept::{Acceptor, Answer, Bounds, bind};
+use tidegate_server::accept::{Acceptor, Answer, Bounds, Frames, Outgoing, Takeover, bind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Nothing here takes this long unless it hangs.
 const HANG: Duration = Duration::from_secs(20);
 
-/// Answers by path: `/` at once, `/hold` when released, `/stream` never ends, `/big` with megabytes.
+/// Answers by path: `/` at once, `/hold` when released, `/big` with megabytes, `/sse` with what the test feeds, `/flood`
+/// with frames without end.
 #[derive(Default)]
 struct Paths {
     arrived: Notify,
     release: Notify,
+    feeds: Mutex<Vec<UnboundedSender<Bytes>>>,
+}
+
+impl Paths {
+    /// A marked response whose frames come from the test; they end when its sender is dropped.
+    fn listen(&self) -> Response<Body> {
+        let (feed, frames) = unbounded_channel();
+        self.feeds.lock().unwrap().push(feed);
+        self.arrived.notify_one();
+        marked(Fed(frames))
+    }
+
+    async fn feed(&self) -> UnboundedSender<Bytes> {
+        timeout(HANG, self.arrived.notified()).await.expect("the listener arrives");
+        self.feeds.lock().unwrap().pop().unwrap()
+    }
+}
+
+fn marked(frames: impl Frames) -> Response<Body> {
+    let body = Body::from_stream(futures_util::stream::empty::<Result<Bytes, std::io::Error>>());
+    let mut response = Response::new(body);
+    response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
+    response.extensions_mut().insert(Takeover::new(frames));
+    response
+}
+
+struct Fed(UnboundedReceiver<Bytes>);
+
+impl Frames for Fed {
+    fn poll_frames(&mut self, cx: &mut Context<'_>, out: &mut Outgoing) -> Poll<()> {
+        while out.has_room() {
+            match self.0.poll_recv(cx) {
+                Poll::Ready(Some(frame)) => out.push(frame),
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// Frames without end, each numbered, of 1000 bytes.
+struct Flood(u64);
+
+impl Frames for Flood {
+    fn poll_frames(&mut self, _: &mut Context<'_>, out: &mut Outgoing) -> Poll<()> {
+        while out.has_room() {
+            out.push(format!("data: {:>990}\n\n", self.0).into());
+            self.0 += 1;
+        }
+        Poll::Pending
+    }
 }
 
 impl Answer for Paths {
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let body = match request.uri().path() {
+            "/sse" => return self.listen(),
+            "/flood" => return marked(Flood(0)),
             "/hold" => {
                 self.arrived.notify_one();
                 self.release.notified().await;
@@ -56,6 +114,8 @@ fn bounds() -> Bounds {
         head_timeout: HANG,
         idle_timeout: HANG,
         write_timeout: HANG,
+        feed_buffer: 16 * 1024,
+        feed_stall_timeout: HANG,
     }
 }
 
@@ -70,6 +130,34 @@ fn start(bounds: Bounds, drain_timeout: Duration) -> Running {
         acceptor.finish(Instant::now() + drain_timeout).await
     });
     Running { address, paths, draining, registry, loop_ended }
+}
+
+impl Running {
+    /// Sends these bytes on a connection of their own.
+    async fn send(&self, bytes: &str) -> TcpStream {
+        let mut stream = open(self.address).await;
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        stream
+    }
+
+    fn expired(&self, deadline: &'static str) -> u64 {
+        let labels = [("deadline", deadline)];
+        self.registry.counter_with("tidegate_http_connections_expired_total", "", &labels).get()
+    }
+
+    fn connections(&self) -> f64 {
+        self.registry.gauge("tidegate_http_connections", "").get()
+    }
+}
+
+async fn until(is_so: impl Fn() -> bool) {
+    timeout(HANG, async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it comes to be so");
 }
 
 async fn open(address: SocketAddr) -> TcpStream {
@@ -149,14 +237,7 @@ async fn a_peer_that_stops_reading_is_cut() {
     let server = start(Bounds { write_timeout: Duration::from_millis(100), ..bounds() }, HANG);
     let mut stream = open(server.address).await;
     stream.write_all(b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    let expired = server.registry.counter_with("tidegate_http_connections_expired_total", "", &[("deadline", "write")]);
-    timeout(HANG, async {
-        while expired.get() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("the write deadline passes");
+    until(|| server.expired("write") == 1).await;
     assert!(read_to_close(&mut stream).await.len() < 64 << 20);
 }
 
@@ -241,4 +322,139 @@ async fn hundreds_of_silent_connections_leave_room_for_a_request() {
     read_until(&mut stream, "hello").await;
     server.draining.cancel();
     assert_eq!(timeout(HANG, server.loop_ended).await.unwrap().unwrap(), 0);
+}
+
+const LISTEN: &str = "GET /sse HTTP/1.1\r\nhost: x\r\n\r\n";
+
+#[tokio::test]
+async fn a_listener_gets_a_head_and_every_frame_and_the_end() {
+    let server = start(bounds(), HANG);
+    let mut stream = server.send(LISTEN).await;
+    let feed = server.paths.feed().await;
+    let head = read_until(&mut stream, "\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ndate: "), "{head}");
+    assert!(head.ends_with("connection: close\r\n\r\n"), "nothing follows the head by itself: {head}");
+    assert!(!head.contains("content-length") && !head.contains("transfer-encoding"), "{head}");
+
+    feed.send("data: 1\n\n".into()).unwrap();
+    assert_eq!(read_until(&mut stream, "\n\n").await, "data: 1\n\n");
+    let burst: String = (0..1000).map(|n| format!("data: {n}\n\n")).collect();
+    burst.split_inclusive("\n\n").for_each(|frame| feed.send(frame.to_owned().into()).unwrap());
+    drop(feed);
+    assert_eq!(read_to_close(&mut stream).await, burst);
+    until(|| server.connections() == 0.0).await;
+}
+
+#[tokio::test]
+async fn a_head_in_pieces_and_the_old_version_make_a_listener_too() {
+    let server = start(bounds(), HANG);
+    let mut stream = server.send("GET /sse HTTP/1.0\r\n").await;
+    stream.write_all(b"host: x\r\n").await.unwrap();
+    stream.write_all(b"\r\n").await.unwrap();
+    let feed = server.paths.feed().await;
+    feed.send("data: 1\n\n".into()).unwrap();
+    drop(feed);
+    assert!(read_to_close(&mut stream).await.ends_with("connection: close\r\n\r\ndata: 1\n\n"));
+}
+
+#[tokio::test]
+async fn answers_before_a_listener_arrive_whole_and_what_comes_after_is_not_a_request() {
+    let server = start(bounds(), HANG);
+    let big = "GET /big HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut stream = server.send(&format!("{REQUEST}{big}{LISTEN}{REQUEST}")).await;
+    let feed = async { server.paths.feed().await.send("data: 1\n\n".into()).unwrap() };
+    let (answers, ()) = tokio::join!(read_to_close(&mut stream), feed);
+    let (first, rest) = answers.split_once("hello").unwrap();
+    assert!(first.starts_with("HTTP/1.1 200 OK\r\n"), "{first}");
+    let (second, third) = rest.split_at(rest.find("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream").unwrap());
+    assert_eq!(second.split_once("\r\n\r\n").unwrap().1.len(), 64 << 20);
+    assert!(third.ends_with("connection: close\r\n\r\ndata: 1\n\n"), "{third}");
+}
+
+#[tokio::test]
+async fn asking_for_the_head_alone_gets_no_frames_and_keeps_the_connection() {
+    let server = start(bounds(), HANG);
+    let mut stream = server.send("HEAD /sse HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let feed = server.paths.feed().await;
+    let head = read_until(&mut stream, "\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"), "{head}");
+    assert!(!head.contains("content-length"), "{head}");
+    assert!(feed.is_closed(), "nobody listens");
+    stream.write_all(REQUEST.as_bytes()).await.unwrap();
+    assert!(read_until(&mut stream, "hello").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_listener_that_closes_is_gone_at_once() {
+    let server = start(bounds(), HANG);
+    let mut stream = server.send(LISTEN).await;
+    let feed = server.paths.feed().await;
+    read_until(&mut stream, "\r\n\r\n").await;
+    drop(stream);
+    timeout(HANG, feed.closed()).await.expect("its frames are dropped");
+    until(|| server.connections() == 0.0).await;
+}
+
+#[tokio::test]
+async fn a_listener_that_stops_reading_is_cut_and_one_that_reads_slowly_loses_nothing() {
+    let stall = Duration::from_millis(300);
+    let server = start(Bounds { feed_stall_timeout: stall, feed_buffer: 4096, ..bounds() }, HANG);
+    let mut slow = server.send("GET /flood HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut stalled = server.send("GET /flood HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(slow.read_u8().await.unwrap());
+    }
+    let mut frame = vec![0; 998];
+    let mut number = 0;
+    while server.expired("feed") == 0 {
+        timeout(HANG, slow.read_exact(&mut frame)).await.expect("frames come").unwrap();
+        let text = std::str::from_utf8(&frame).unwrap();
+        assert_eq!(text.trim_start_matches("data:").trim().parse(), Ok(number), "{text}");
+        number += 1;
+    }
+    let seen = read_to_close(&mut stalled).await;
+    assert!(seen.len() < 16 << 20, "{} bytes were held for it", seen.len());
+    timeout(HANG, slow.read_exact(&mut frame)).await.expect("the slow one goes on").unwrap();
+}
+
+#[tokio::test]
+async fn a_listener_that_talks_without_end_is_cut() {
+    let server = start(bounds(), HANG);
+    let mut stream = server.send(LISTEN).await;
+    let feed = server.paths.feed().await;
+    read_until(&mut stream, "\r\n\r\n").await;
+    stream.write_all(b"a few words are thrown away").await.unwrap();
+    feed.send("data: 1\n\n".into()).unwrap();
+    assert_eq!(read_until(&mut stream, "\n\n").await, "data: 1\n\n");
+    let _ = stream.write_all(&[b'x'; 1 << 20]).await;
+    timeout(HANG, feed.closed()).await.expect("its frames are dropped");
+}
+
+#[tokio::test]
+async fn the_drain_tells_listeners_when_to_come_back() {
+    let server = start(bounds(), HANG);
+    let mut listeners = Vec::new();
+    for _ in 0..20 {
+        let mut stream = server.send(LISTEN).await;
+        let feed = server.paths.feed().await;
+        read_until(&mut stream, "\r\n\r\n").await;
+        listeners.push((stream, feed));
+    }
+    server.draining.cancel();
+    for (stream, _) in &mut listeners {
+        let word = read_to_close(stream).await;
+        let wait = word.strip_prefix("retry: ").and_then(|word| word.strip_suffix("\n\n")).map(str::parse);
+        assert!(matches!(wait, Some(Ok(1000..5000))), "{word:?}");
+    }
+    assert_eq!(timeout(HANG, server.loop_ended).await.unwrap().unwrap(), 0, "nothing was cut");
+}
+
+#[tokio::test]
+async fn the_drain_does_not_wait_for_a_listener_that_does_not_read() {
+    let server = start(bounds(), HANG);
+    let mut stream = server.send("GET /flood HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    read_until(&mut stream, "\r\n\r\n").await;
+    server.draining.cancel();
+    assert_eq!(timeout(HANG, server.loop_ended).await.unwrap().unwrap(), 0, "it was given up, not cut");
 }

@@ -163,14 +163,27 @@ async fn a_claim_without_a_place_to_wait_is_answered_at_once() {
 
 #[tokio::test]
 async fn event_streams_over_their_limit_are_refused_until_one_ends() {
-    let server = start(&[("followers_max", "1")]).await;
+    let server = start(&[("sse_max", "1")]).await;
     let events = format!("GET {JOB}/{}/events", server.submit("1").await);
     let mut first = server.send(&events, "").await;
     begin_to_read(&mut first).await;
     assert_overloaded(&server.call(&events, "").await);
-    assert!(server.call("GET /metrics", "").await.contains("\ntidegate_http_followers 1\n"));
+    assert!(server.call("GET /metrics", "").await.contains("\ntidegate_http_listeners 1\n"));
     drop(first);
-    server.until("GET /metrics", |metrics| metrics.contains("\ntidegate_http_followers 0\n")).await;
+    server.until("GET /metrics", |metrics| metrics.contains("\ntidegate_http_listeners 0\n")).await;
+}
+
+#[tokio::test]
+async fn event_streams_over_the_limit_of_their_address_are_refused_with_429() {
+    let server = start(&[("sse_per_address_max", "1")]).await;
+    let events = format!("GET {JOB}/{}/events", server.submit("1").await);
+    let mut first = server.send(&events, "").await;
+    begin_to_read(&mut first).await;
+    let refused = server.call(&events, "").await;
+    assert!(refused.starts_with("HTTP/1.1 429 ") && refused.contains("\r\nretry-after: "), "{refused}");
+    assert!(refused.contains("\"code\":\"too_many_listeners\""), "{refused}");
+    drop(first);
+    server.until("GET /metrics", |metrics| metrics.contains("\ntidegate_http_listeners 0\n")).await;
 }
 
 #[tokio::test]

@@ -103,6 +103,7 @@ fn command() -> Command {
         )
         .args(SETTINGS.iter().map(|setting| {
             let arg = Arg::new(setting.key).long(setting.flag()).global(true).help_heading(setting.section);
+            let arg = arg.aliases(setting.old_key().map(|key| key.replace('_', "-")));
             let default = if setting.default.is_empty() || setting.is_switch {
                 String::new()
             } else {
@@ -192,6 +193,11 @@ mod tests {
         assert_eq!((user.as_str(), prefix.as_deref()), ("shop", Some("a:b")));
         assert!(command().try_get_matches_from(["tidegate", "redis", "acl"]).is_err());
         assert!(command().try_get_matches_from(["tidegate", "redis", "acl", "--user", "a +@all"]).is_err());
+    }
+
+    #[test]
+    fn a_renamed_flag_is_known_by_its_old_name() {
+        assert_eq!(parse("tidegate --followers-max 5").flags["sse_max"], "5");
     }
 
     #[test]

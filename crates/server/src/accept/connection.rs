@@ -1,12 +1,12 @@
 //! One connection, from its first byte to its last: hyper speaks HTTP, the watch says when it is over.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
@@ -16,8 +16,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::io::Io;
+use super::takeover::{Slot, Taken, Takeover};
 use super::watch::{Deadlines, Expired, Watch};
-use super::{Answer, Shared, refuse};
+use super::{Answer, Peer, Shared, refuse};
 
 /// How we speak HTTP/1.1; nothing else, for without TLS no client of ours needs more, and streams that each hold an answer
 /// would have to be bounded one by one.
@@ -34,10 +35,17 @@ enum End {
     /// The peer began to speak HTTP/2.
     OtherVersion,
     Expired(Expired),
+    /// An answer goes on without hyper.
+    TakenOver(Taken),
 }
 
-/// Serves one connection until the peer closes it, a deadline passes or the drain lets it go.
-pub(crate) async fn drive<A: Answer>(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared<A>>) {
+/// Serves one connection until the peer closes it, a deadline passes or the drain lets it go. Returns the socket when it
+/// is to be fed from here on.
+pub(crate) async fn drive<A: Answer>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: &Arc<Shared<A>>,
+) -> Option<(TcpStream, Taken)> {
     let bounds = &shared.bounds;
     // Answers are small and awaited: waiting to fill a packet would only add latency.
     let _ = stream.set_nodelay(true);
@@ -47,6 +55,8 @@ pub(crate) async fn drive<A: Answer>(stream: TcpStream, peer: SocketAddr, shared
 
     let end = speak(Arc::clone(&stream), peer, &watch, shared).await;
     match end {
+        // hyper is gone, and with it the other owner of the socket.
+        End::TakenOver(taken) => return Some((Arc::into_inner(stream)?, taken)),
         End::Closed if watch.is_body_unread() => refuse::linger(&stream).await,
         End::Closed => {}
         End::OtherVersion => refuse::version(&stream).await,
@@ -60,6 +70,7 @@ pub(crate) async fn drive<A: Answer>(stream: TcpStream, peer: SocketAddr, shared
             tracing::debug!(%peer, "closed a connection whose peer stopped reading");
         }
     }
+    None
 }
 
 /// Runs hyper and the watch side by side. hyper and its buffers are gone when this returns.
@@ -69,7 +80,10 @@ async fn speak<A: Answer>(
     watch: &Arc<Watch>,
     shared: &Arc<Shared<A>>,
 ) -> End {
-    let service = service_fn(|request: Request<Incoming>| answer(request, Arc::clone(watch), Arc::clone(shared)));
+    let slot = Arc::new(Slot::default());
+    let service = service_fn(|request: Request<Incoming>| {
+        answer(request, peer.ip(), Arc::clone(watch), Arc::clone(&slot), Arc::clone(shared))
+    });
     let io = TokioIo::new(Io::new(stream, Arc::clone(watch), shared.counters.traffic.clone()));
     let mut connection = pin!(shared.http.serve_connection(io, service));
     let mut timer = pin!(None);
@@ -86,6 +100,7 @@ async fn speak<A: Answer>(
                 }
                 return End::Closed;
             }
+            taken = std::future::poll_fn(|_| poll_taken(&slot, watch)) => return End::TakenOver(taken),
             expired = std::future::poll_fn(|cx| poll_expired(watch, timer.as_mut(), cx)) => return End::Expired(expired),
             () = shared.cut.cancelled() => return End::Closed,
             () = shared.draining.cancelled(), if !is_draining => {
@@ -113,15 +128,40 @@ fn poll_expired(watch: &Watch, mut timer: Pin<&mut Option<Sleep>>, cx: &mut Cont
     sleep.poll(cx).map(|()| expired)
 }
 
+/// Ready when a response waits to be taken from hyper and every one before it is out: hyper writes what it has whenever
+/// it is polled, so whatever is not out has met a full socket.
+///
+/// Polled after hyper, and woken with it: the slot is filled while hyper is polled, and so does a write become possible.
+fn poll_taken(slot: &Slot, watch: &Watch) -> Poll<Taken> {
+    if watch.is_write_blocked() {
+        return Poll::Pending;
+    }
+    slot.take().map_or(Poll::Pending, Poll::Ready)
+}
+
 async fn answer<A: Answer>(
     request: Request<Incoming>,
+    peer: IpAddr,
     watch: Arc<Watch>,
+    slot: Arc<Slot>,
     shared: Arc<Shared<A>>,
 ) -> Result<Response<Watched>, std::convert::Infallible> {
     let in_flight = InFlight::begin(Arc::clone(&watch));
-    let request = request.map(|body| Body::new(Received { body, watch }));
-    let response = shared.answer.answer(request).await;
-    Ok(response.map(|body| Watched { body, _in_flight: in_flight }))
+    // Who asks for a head alone gets it in the usual way, and nothing after it.
+    let has_body = request.method() != Method::HEAD;
+    let mut request = request.map(|body| Body::new(Received { body, watch }));
+    request.extensions_mut().insert(Peer(peer));
+    let mut response = shared.answer.answer(request).await;
+    let takeover = response.extensions_mut().remove::<Takeover>();
+    match takeover.and_then(|takeover| takeover.take()).filter(|_| has_body) {
+        Some(frames) => {
+            let (head, _) = response.into_parts();
+            slot.fill(Taken { head, frames });
+            // Dropped here, with hyper.
+            std::future::pending().await
+        }
+        None => Ok(response.map(|body| Watched { body, _in_flight: in_flight })),
+    }
 }
 
 /// A request whose response is not out yet.

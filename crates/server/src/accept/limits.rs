@@ -109,7 +109,7 @@ impl Drop for Lingering {
 }
 
 /// One household is one address: IPv6 hands a /64 to each, so its low half says nothing.
-fn group(address: IpAddr) -> IpAddr {
+pub(crate) fn group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) if !v6.is_loopback() => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
         other => other,

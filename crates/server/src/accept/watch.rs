@@ -88,6 +88,11 @@ impl Watch {
         self.lock().write_blocked_since.get_or_insert(now);
     }
 
+    /// The socket has not taken all that was written to it.
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        self.lock().write_blocked_since.is_some()
+    }
+
     pub(crate) fn bytes_written(&self) {
         self.lock().write_blocked_since = None;
     }

@@ -119,7 +119,7 @@ async fn bring_up_to_date(app: &App) {
         app.answers.held_bytes() as f64,
     );
     gauge("tidegate_http_waiting_claims", "Claims waiting for a job now.", app.waiting_claims.taken() as f64);
-    gauge("tidegate_http_followers", "Event streams open now.", app.followers.taken() as f64);
+    gauge("tidegate_http_listeners", "Event streams open now.", app.listeners.open() as f64);
     gauge("tidegate_uptime_seconds", "Time since the start.", app.started.elapsed().as_secs_f64());
 }
 

@@ -265,7 +265,8 @@ fn read_table(table: toml::Table, prefix: &str, place: &str, errors: &mut Vec<Co
     let mut values = BTreeMap::new();
     for (key, value) in table {
         let full = format!("{prefix}{key}");
-        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == full) else {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == full || setting.old_key() == Some(&*full))
+        else {
             let known = nearest(&full).and_then(|known| known.strip_prefix(prefix));
             let hint = known.map(|known| format!("; did you mean `{known}`?")).unwrap_or_default();
             errors.push(ConfigError(format!("{place}: `{key}` is not a setting{hint}")));
@@ -405,6 +406,16 @@ mod tests {
         assert_eq!(resolved.origins["lease"], Origin::Flag("lease".into()));
         assert_eq!(resolved.origins["workers"], Origin::Environment("TIDEGATE_WORKERS"));
         assert_eq!(resolved.origins["durability"], Origin::Default);
+    }
+
+    #[test]
+    fn a_setting_that_was_renamed_is_read_by_its_old_name() {
+        let (_folder, path) = file("followers_max = 3\n");
+        assert_eq!(resolve(&Flags::new(), &environment(&[]), Some(&path)).unwrap().config.sse_max, 3);
+        let resolved = resolve(&Flags::new(), &environment(&[("TIDEGATE_FOLLOWERS_MAX", "2")]), Some(&path)).unwrap();
+        assert_eq!((resolved.config.sse_max, resolved.warnings), (2, Vec::new()));
+        let variables = environment(&[("TIDEGATE_FOLLOWERS_MAX", "2"), ("TIDEGATE_SSE_MAX", "1")]);
+        assert_eq!(resolve(&Flags::new(), &variables, Some(&path)).unwrap().config.sse_max, 1);
     }
 
     #[test]

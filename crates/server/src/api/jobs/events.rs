@@ -1,15 +1,13 @@
 //! Following one job: server-sent events of its state and progress until it ends.
 
-use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
-use futures_util::stream;
-use http::header;
+use futures_util::{Stream, stream};
 use tidegate_queue::{Change, Error, Job, JobId, Queue, State, Transition};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -17,9 +15,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::identity;
 use super::view::JobView;
 use crate::api::parameters::Path;
+use crate::api::sse;
 use crate::app::App;
-use crate::error::{Code, Problem, ProblemBody};
-use crate::seats::Seat;
+use crate::error::{Problem, ProblemBody};
+use crate::listeners::{Caller, Listening};
 
 /// 20 s of silence, then a comment: proxies close connections after 30 to 60 s without bytes.
 const HEARTBEAT: Duration = Duration::from_secs(20);
@@ -27,24 +26,20 @@ const HEARTBEAT: Duration = Duration::from_secs(20);
 /// 1 s: what a restart of Redis takes at least.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// 5 s: streams last as long as their jobs.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
-
 /// Follows a job: an event `state` or `progress` with the whole job in its data whenever it changes, until it has ended.
 #[utoipa::path(get, path = "/api/performance/async/job/{id}/events", tag = "jobs", params(("id" = String, Path, description = "The job's id.")),
     responses((status = 200, description = "`text/event-stream`; the stream ends with the job.", content_type = "text/event-stream", body = String),
         (status = 404, body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 429, description = "The caller has too many streams open.", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 503, description = "Too many streams are open.", body = ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(crate) async fn events(
     extract::State(app): extract::State<Arc<App>>,
     Path(id): Path<String>,
+    caller: Caller,
 ) -> Result<Response, Problem> {
     let id = identity(&id)?;
     let queue = app.queues.find(id.queue()).await?.ok_or_else(|| Error::JobNotFound { id: id.clone() })?;
-    let seat = app.followers.take().ok_or_else(|| {
-        let detail = format!("The server already has {} event streams open, its limit.", app.followers.max());
-        Problem::new(Code::Overloaded, detail).retry_after(RETRY_AFTER)
-    })?;
+    let seat = app.listeners.admit(caller)?;
     // First subscribe, then look: what happens in between is seen twice rather than not at all.
     let changes = queue.follow(&id).await?;
     let last = app.queues.look(&id).await?;
@@ -56,14 +51,9 @@ pub(crate) async fn events(
             Some(frame) => frame,
             None => follower.next().await?,
         };
-        Some((Ok::<_, Infallible>(frame), (follower, None)))
+        Some((frame, (follower, None)))
     });
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-cache, no-transform"),
-        (header::HeaderName::from_static("x-accel-buffering"), "no"),
-    ];
-    Ok((headers, Body::from_stream(frames)).into_response())
+    Ok(sse::events(Box::pin(frames) as Pin<Box<dyn Stream<Item = Bytes> + Send>>))
 }
 
 /// One listener of one job. Holds the last thing it showed, so that nothing is shown twice.
@@ -80,7 +70,7 @@ struct Follower {
     has_ended: bool,
     /// News whose look failed because the backend was away: to be looked at again.
     owed: Option<News>,
-    _seat: Seat,
+    _seat: Listening,
 }
 
 /// Something has changed; `end` is what became of the job if that was its end.
@@ -97,7 +87,7 @@ enum Heard {
 }
 
 impl Follower {
-    /// The next frame; `None` when the job has ended or is gone, or the server drains. While Redis is away the stream
+    /// The next frame; `None` when the job has ended or is gone. While Redis is away the stream
     /// stays open and goes on when it is back.
     async fn next(&mut self) -> Option<Bytes> {
         let silence_ends = Instant::now() + HEARTBEAT;
@@ -134,20 +124,12 @@ impl Follower {
 
     /// Waits for a change of the job.
     async fn hear(&mut self, silence_ends: Instant) -> Heard {
-        let change = tokio::select! {
-            biased;
-            () = self.app.draining.cancelled() => return Heard::Over,
-            change = timeout_at(silence_ends, self.changes.recv()) => change,
-        };
+        let change = timeout_at(silence_ends, self.changes.recv()).await;
         let (event, end) = match change {
             Err(_) => return Heard::Silence,
             // The link to Redis was lost: follow anew before looking.
             Ok(Err(RecvError::Closed)) => {
-                let followed = tokio::select! {
-                    () = self.app.draining.cancelled() => return Heard::Over,
-                    followed = self.queue.follow(&self.id) => followed,
-                };
-                match followed {
+                match self.queue.follow(&self.id).await {
                     Ok(changes) => self.changes = changes,
                     Err(_) => return self.pause(silence_ends).await,
                 }
@@ -165,7 +147,6 @@ impl Follower {
     /// Lets the backend come back, then asks for a look.
     async fn pause(&self, silence_ends: Instant) -> Heard {
         tokio::select! {
-            () = self.app.draining.cancelled() => Heard::Over,
             () = sleep_until(silence_ends) => Heard::Silence,
             () = sleep(PAUSE) => Heard::News(News { event: "state", end: None }),
         }
