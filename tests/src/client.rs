@@ -88,7 +88,17 @@ impl Client {
     /// # Panics
     /// When the answer is not an event stream.
     pub async fn events(&self, path: &str) -> SseReader {
-        let request = self.call("GET", path).request();
+        self.events_after(path, "").await
+    }
+
+    /// Opens an event stream as a browser does that comes back: with the last id it has seen, if any.
+    ///
+    /// # Panics
+    /// When the answer is not an event stream.
+    pub async fn events_after(&self, path: &str, last_event_id: &str) -> SseReader {
+        let call = self.call("GET", path).header("accept", "text/event-stream");
+        let call = if last_event_id.is_empty() { call } else { call.header("last-event-id", last_event_id) };
+        let request = call.request();
         let mut sender = self.connect().await.unwrap_or_else(|error| panic!("GET {path}: {error:?}"));
         let response = sender.send_request(request).await.unwrap_or_else(|error| panic!("GET {path}: {error}"));
         SseReader::new(response, sender)

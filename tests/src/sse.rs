@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
@@ -23,8 +24,9 @@ pub struct SseEvent {
 /// An open event stream; dropping it closes the connection.
 #[derive(Debug)]
 pub struct SseReader {
+    headers: HeaderMap,
     body: Incoming,
-    pending: String,
+    pending: Vec<u8>,
     /// Keeps the connection open.
     _sender: SendRequest<Full<Bytes>>,
 }
@@ -34,7 +36,14 @@ impl SseReader {
         assert_eq!(response.status(), 200, "an event stream opens with 200");
         let media = response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
         assert!(media.starts_with("text/event-stream"), "not an event stream: {media:?}");
-        Self { body: response.into_body(), pending: String::new(), _sender: sender }
+        let (head, body) = response.into_parts();
+        Self { headers: head.headers, body, pending: Vec::new(), _sender: sender }
+    }
+
+    /// A header of the answer, or an empty text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
     /// The next event, skipping comments; `None` at the end of the stream.
@@ -44,21 +53,32 @@ impl SseReader {
     pub async fn next(&mut self, limit: Duration) -> Option<SseEvent> {
         within("the next event", limit, async {
             loop {
-                if let Some((frame, rest)) = self.pending.split_once("\n\n") {
-                    let event = parse(frame);
-                    self.pending = rest.to_owned();
-                    match event {
-                        Some(event) => return Some(event),
-                        None => continue,
-                    }
-                }
-                let frame = self.body.frame().await?.ok()?;
-                if let Ok(bytes) = frame.into_data() {
-                    self.pending.push_str(&String::from_utf8_lossy(&bytes));
+                if let Some(event) = parse(&self.frame().await?) {
+                    return Some(event);
                 }
             }
         })
         .await
+    }
+
+    /// The next frame as it came, comments and `retry:` alone included; `None` at the end of the stream.
+    ///
+    /// # Panics
+    /// When neither comes within `limit`.
+    pub async fn next_frame(&mut self, limit: Duration) -> Option<String> {
+        within("the next frame", limit, self.frame()).await
+    }
+
+    async fn frame(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.pending.windows(2).position(|pair| pair == b"\n\n") {
+                let frame: Vec<u8> = self.pending.drain(..end + 2).collect();
+                return Some(String::from_utf8(frame).expect("an event stream is UTF-8"));
+            }
+            if let Ok(bytes) = self.body.frame().await?.ok()?.into_data() {
+                self.pending.extend_from_slice(&bytes);
+            }
+        }
     }
 }
 

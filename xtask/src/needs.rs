@@ -64,6 +64,15 @@ pub(crate) const REDIS: Program = Program {
     packages: Packages { apt: "redis-server", dnf: "redis", apk: "redis", brew: "redis" },
 };
 
+/// Shows the pages that tests look at with the eyes of a browser.
+pub(crate) const CHROMIUM: Program = Program {
+    name: "chromium",
+    others: &["chromium-browser", "google-chrome", "google-chrome-stable"],
+    variable: Some("TIDEGATE_TEST_CHROMIUM"),
+    why: "what browsers receive is tested in a real one, without a window",
+    packages: Packages { apt: "chromium", dnf: "chromium", apk: "chromium", brew: "--cask chromium" },
+};
+
 /// One way to install a package.
 struct Installer {
     name: &'static str,
@@ -154,7 +163,7 @@ fn install(program: &Program) -> Result<()> {
             bail!("`{}` failed; please run it by hand as root and then this again", after.line);
         }
     }
-    if !runs(program.name) {
+    if !program.names().any(runs) {
         bail!("{package} is installed, but {} still does not run", program.name);
     }
     Ok(())

@@ -12,8 +12,8 @@ use crate::{needs, shell};
 pub(crate) fn usage() -> String {
     "cargo xtask test [--release] [arguments of cargo test] [-- arguments of the test programs]\n\n\
      Builds the server (debug unless --release), then runs unit, integration, example and documentation tests of\n\
-     every package, journeys over HTTP included. What a test needs beside Rust (python3, node, redis-server; or the\n\
-     Redis that TIDEGATE_TEST_REDIS names) is installed first.\n\
+     every package, journeys over HTTP included. What a test needs beside Rust (python3, node, redis-server, chromium;\n\
+     or what TIDEGATE_TEST_REDIS and TIDEGATE_TEST_CHROMIUM name) is installed first.\n\
      Examples: cargo xtask test -p tidegate-queue    cargo xtask test expired_lease    cargo xtask test -- --nocapture"
         .to_owned()
 }
@@ -21,8 +21,8 @@ pub(crate) fn usage() -> String {
 pub(crate) fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let release = arguments.flag("--release");
     let (cargo_arguments, test_arguments) = arguments.rest();
-    println!("test: checking for python3 and node, which run the example workers, and for redis-server");
-    needs::ensure(&[needs::PYTHON, needs::NODE, needs::REDIS])?;
+    println!("test: checking for python3 and node, which run the example workers, for redis-server and for chromium");
+    needs::ensure(&[needs::PYTHON, needs::NODE, needs::REDIS, needs::CHROMIUM])?;
     println!("test: building the server ({})", if release { "release" } else { "debug" });
     let binary = server_binary(release)?;
     let mut words = vec!["test", "--locked", "--no-fail-fast"];
@@ -33,10 +33,13 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<ExitCode> {
     words.extend(test_arguments.iter().map(String::as_str));
     let mut command = shell::cargo(&words);
     command.env("TIDEGATE_BIN", &binary);
-    let redis = needs::REDIS.variable.zip(needs::path_of(&needs::REDIS));
-    command.envs(redis.clone());
-    let redis = redis.map(|(name, path)| format!(", {name}={path}")).unwrap_or_default();
-    println!("test: {} (TIDEGATE_BIN={binary}{redis})", shell::described(&command));
+    let mut shown = format!("TIDEGATE_BIN={binary}");
+    for program in [needs::REDIS, needs::CHROMIUM] {
+        let Some((name, path)) = program.variable.zip(needs::path_of(&program)) else { continue };
+        shown.push_str(&format!(", {name}={path}"));
+        command.env(name, path);
+    }
+    println!("test: {} ({shown})", shell::described(&command));
     let mut tally = Tally::default();
     let success = shell::each_line(command, |line| {
         println!("{line}");
