@@ -69,7 +69,6 @@ impl Bus {
     }
 
     fn new(config: Arc<Config>, backend: Backend, hub: Hub, metrics: Metrics) -> Self {
-        hub.serve(backend.clone());
         Self(Arc::new(Shared { config, backend, hub, metrics }))
     }
 
@@ -173,7 +172,7 @@ impl Bus {
                 self.check_name(stream)?;
             }
         }
-        self.0.hub.listen(listen).await
+        self.0.hub.listen(&self.0.backend, listen).await
     }
 
     /// A consumer group of a stream.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::hub::SOURCES_MAX;
 use crate::{Clock, Error, Pattern};
 
 /// What a stream forgets.
@@ -113,6 +114,9 @@ impl Config {
         }
         if self.batch_wait > Duration::from_secs(1) {
             return invalid("batch_wait", "at most 1 s");
+        }
+        if !(1..=SOURCES_MAX).contains(&self.sources_max) {
+            return invalid("sources_max", "1 to 256");
         }
         if !(1..=1000).contains(&self.direct_streams_max) {
             return invalid("direct_streams_max", "1 to 1000");

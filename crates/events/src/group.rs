@@ -103,7 +103,7 @@ impl Group {
         // First watch, then look: what comes in between is seen.
         let mut watch = match claim.wait {
             Duration::ZERO => None,
-            _ => Some(self.bus.hub().watch(&self.stream).await?),
+            _ => Some(self.bus.hub().watch(self.bus.backend(), &self.stream).await?),
         };
         loop {
             let stepped = self.bus.backend().step(&self.stream, &self.name, step.clone()).await;

@@ -1,250 +1,278 @@
-//! Skeleton of the hub: one shared log of recent events per live stream, and cursors over it.
+//! One to many: listeners are cursors over one shared, bounded, framed log per live stream.
+//!
+//! A stream is live while somebody listens to it or waits for it. Its backend appends every durable event once
+//! ([`Hub::appended`], or the reader of Redis through [`Live::append`]); listeners are woken and take shared pieces of it at
+//! their own pace. Who is behind the log reads the backend's, in the same order, with the same ids: there is no seam between
+//! live and replay. What is no longer there is told as a gap.
 
-use std::sync::Arc;
-use std::task::{Context, Poll};
+mod listen;
+mod listener;
+mod live;
+mod log;
+mod seat;
+mod watch;
+mod wheel;
 
-use bytes::Bytes;
-use tokio::sync::watch;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, Semaphore, watch as changes};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use listen::{Gap, GapReason, Heard, Listen, Slow, Source};
+pub use listener::Listener;
+pub(crate) use live::Live;
+pub(crate) use seat::SOURCES_MAX;
+pub(crate) use watch::Watch;
 
 use crate::backend::Backend;
 use crate::stats::Metrics;
-use crate::{Config, Cursor, Error, Event, EventId, Pattern, StreamName};
+use crate::{Config, Error, Event, EventId, Pattern, StreamName};
+use seat::Seat;
+use wheel::Wheel;
 
-/// What a listener follows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// One stream, whether it is there already or not.
-    Stream(StreamName),
-    /// All streams that match, now and later.
-    Pattern(Pattern),
-}
-
-impl Source {
-    /// Reads `orders` or `order.*`.
-    ///
-    /// # Errors
-    /// [`Error::BadStreamName`], [`Error::BadPattern`].
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        match Pattern::is_pattern(text) {
-            true => Pattern::new(text).map(Self::Pattern),
-            false => StreamName::new(text).map(Self::Stream),
-        }
-    }
-
-    pub(crate) fn stream(&self) -> Option<&StreamName> {
-        match self {
-            Self::Stream(stream) => Some(stream),
-            Self::Pattern(_) => None,
-        }
-    }
-}
-
-/// What becomes of a listener that stalls until what it has not heard is no longer held in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Slow {
-    /// It is closed; it comes back with its cursor and reads the log.
-    #[default]
-    Close,
-    /// It hears a gap and goes on with the oldest event held.
-    Skip,
-    /// It hears a gap and goes on with what comes next.
-    Latest,
-}
-
-/// A wish to listen.
-#[derive(Clone, Debug)]
-pub struct Listen {
-    /// What to follow, in one listener.
-    pub sources: Vec<Source>,
-    /// Where to begin; without it (or for streams it does not name) with what comes next.
-    pub from: Option<Cursor>,
-    /// What to do when it stalls.
-    pub slow: Slow,
-}
-
-impl Listen {
-    /// From now on.
-    #[must_use]
-    pub fn to(sources: Vec<Source>) -> Self {
-        Self { sources, from: None, slow: Slow::default() }
-    }
-}
-
-/// Why history is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GapReason {
-    /// Removed by retention or by hand.
-    Trimmed,
-    /// The stream's end is before the cursor: its newest events were lost.
-    Rewound,
-    /// Redis was restarted and may have lost its newest events.
-    Restarted,
-    /// The stream was deleted.
-    Deleted,
-    /// The listener was too slow and asked to skip.
-    Slow,
-}
-
-impl GapReason {
-    pub(crate) const ALL: [Self; 5] = [Self::Trimmed, Self::Rewound, Self::Restarted, Self::Deleted, Self::Slow];
-
-    /// As it is written in a frame.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Trimmed => "trimmed",
-            Self::Rewound => "rewound",
-            Self::Restarted => "restarted",
-            Self::Deleted => "deleted",
-            Self::Slow => "slow",
-        }
-    }
-}
-
-/// Events after `from` and up to `to` may be missing; the listener goes on after `to`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The last place known to have been heard.
-    pub from: EventId,
-    /// Where it goes on.
-    pub to: EventId,
-    /// Why.
-    pub reason: GapReason,
-}
-
-/// What a listener hears.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// An event.
-    Event(StreamName, Event),
-    /// History of a stream is missing.
-    Gap(StreamName, Gap),
-}
-
-/// A cursor over live streams. Dropping it is leaving.
-#[derive(Debug)]
-pub struct Listener {}
-
-#[allow(unused_variables)]
-impl Listener {
-    /// The next event or gap; `None` at the end: the bus drains, or it was closed for being slow. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Heard> {
-        None
-    }
-
-    /// Appends frames of server-sent events that are ready, up to about `bytes_max`, in few shared pieces: events, gaps,
-    /// and a comment after silence. `Ready(false)` at the end.
-    pub fn poll_frames(&mut self, cx: &mut Context<'_>, frames: &mut Vec<Bytes>, bytes_max: usize) -> Poll<bool> {
-        Poll::Ready(false)
-    }
-
-    /// How far it has come.
-    #[must_use]
-    pub fn cursor(&self) -> Cursor {
-        Cursor::default()
-    }
-}
-
-/// Wakes when a stream may have something new.
-pub(crate) struct Watch {}
-
-impl Watch {
-    pub(crate) async fn changed(&mut self) {
-        std::future::pending().await
-    }
-}
+/// Listeners that read the log at once: more would only wait for each other's disk or Redis.
+const CATCH_UPS_MAX: usize = 8;
+/// Restarts of Redis remembered.
+const RESTARTS_MAX: usize = 1000;
 
 /// All live streams. A cheap clone.
 #[derive(Clone)]
-pub(crate) struct Hub(#[allow(dead_code)] Arc<Config>);
+pub(crate) struct Hub(Arc<Shared>);
 
-/// A stream somebody listens to (or waits for).
-pub(crate) struct Live {}
-
-#[allow(unused_variables, dead_code, clippy::unused_async, clippy::needless_pass_by_value)]
-impl Live {
-    pub(crate) fn name(&self) -> &StreamName {
-        unimplemented!()
-    }
-
-    /// The newest place that was appended; `None` while it is not known yet, and the stream need not be read.
-    pub(crate) fn tail(&self) -> Option<EventId> {
-        None
-    }
-
-    /// Appends events in ascending order; those at or before the tail are left out.
-    pub(crate) fn append(&self, events: Vec<Event>) {}
-
-    /// The stream's end is at `last` now, before the tail: tells a gap and goes on from there.
-    pub(crate) fn rewound(&self, last: EventId) {}
+pub(crate) struct Shared {
+    config: Arc<Config>,
+    metrics: Metrics,
+    /// Held to come and to go, never across an await.
+    streams: Mutex<HashMap<StreamName, Arc<Live>, foldhash::fast::RandomState>>,
+    /// Listeners of patterns; held to come, to go, and when a stream is made.
+    patterns: Mutex<Vec<(Arc<Seat>, Vec<Pattern>)>>,
+    watches: AtomicUsize,
+    /// Counts changes of what is live.
+    changes: changes::Sender<u64>,
+    ring_total: AtomicUsize,
+    catch_ups: Semaphore,
+    /// When Redis was restarted: from, to, in milliseconds since 1970; the newest so many.
+    restarts: RwLock<VecDeque<(u64, u64)>>,
+    restart_count: AtomicUsize,
+    wheel: Wheel,
+    /// Rung when the first listener comes.
+    first: Arc<Notify>,
+    draining: CancellationToken,
+    tasks: TaskTracker,
 }
 
-#[allow(unused_variables, dead_code, clippy::unused_async, clippy::needless_pass_by_value)]
 impl Hub {
     pub(crate) fn new(config: Arc<Config>, metrics: Metrics) -> Self {
-        Self(config)
+        let hub = Self(Arc::new(Shared {
+            config,
+            metrics,
+            streams: Mutex::default(),
+            patterns: Mutex::default(),
+            watches: AtomicUsize::new(0),
+            changes: changes::Sender::new(0),
+            ring_total: AtomicUsize::new(0),
+            catch_ups: Semaphore::new(CATCH_UPS_MAX),
+            restarts: RwLock::default(),
+            restart_count: AtomicUsize::new(0),
+            wheel: Wheel::default(),
+            first: Arc::default(),
+            draining: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }));
+        let shared = &hub.0;
+        let (first, draining) = (Arc::clone(&shared.first), shared.draining.clone());
+        shared.tasks.spawn(turn_wheel(Arc::downgrade(shared), first, draining, shared.config.heartbeat));
+        hub
     }
 
-    /// Given once, after the backend is open.
-    pub(crate) fn serve(&self, backend: Backend) {}
-
-    pub(crate) async fn listen(&self, listen: Listen) -> Result<Listener, Error> {
-        Err(Error::Draining)
+    pub(crate) async fn listen(&self, backend: &Backend, listen: Listen) -> Result<Listener, Error> {
+        Listener::open(&self.0, backend, listen).await
     }
 
     /// Makes the stream live, so that its backend tells of new events, until the watch is dropped.
-    pub(crate) async fn watch(&self, stream: &StreamName) -> Result<Watch, Error> {
-        Err(Error::Draining)
+    pub(crate) async fn watch(&self, backend: &Backend, stream: &StreamName) -> Result<Watch, Error> {
+        Watch::open(&self.0, backend, stream).await
     }
 
-    // What a backend calls.
+    pub(crate) fn drain(&self) {
+        self.0.draining.cancel();
+        for live in self.0.streams.lock().values() {
+            live.wake();
+        }
+        // Those of patterns may sit in no stream.
+        for (seat, _) in self.0.patterns.lock().iter() {
+            seat.wake_bare();
+        }
+        self.0.first.notify_one();
+    }
 
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.draining.is_cancelled()
+    }
+
+    pub(crate) async fn drained(&self) {
+        self.0.draining.cancelled().await;
+    }
+
+    /// Ends its tasks.
+    pub(crate) async fn close(&self) {
+        self.drain();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}
+
+/// What a backend calls.
+impl Hub {
     /// Durable events of a stream, in ascending order; nothing happens when nobody listens.
-    pub(crate) fn appended(&self, stream: &StreamName, events: impl FnOnce() -> Vec<Event>) {}
+    pub(crate) fn appended(&self, stream: &StreamName, events: impl FnOnce() -> Vec<Event>) {
+        if let Some(live) = self.find(stream) {
+            live.append(events());
+        }
+    }
 
     /// There is a new stream, whoever made it: listeners of patterns may follow it.
-    pub(crate) fn created(&self, stream: &StreamName) {}
+    pub(crate) fn created(&self, stream: &StreamName) {
+        for (seat, patterns) in self.0.patterns.lock().iter() {
+            if patterns.iter().any(|pattern| pattern.matches(stream.as_str())) && !seat.made(stream) {
+                tracing::warn!(%stream, "a listener of patterns cannot follow so many new streams");
+            }
+        }
+    }
 
     /// A stream was deleted: its listeners hear a gap.
-    pub(crate) fn deleted(&self, stream: &StreamName) {}
+    pub(crate) fn deleted(&self, stream: &StreamName) {
+        if let Some(live) = self.find(stream) {
+            live.deleted();
+        }
+    }
 
     /// Wakes those who watch a stream: something can be claimed again.
-    pub(crate) fn poke(&self, stream: &StreamName) {}
+    pub(crate) fn poke(&self, stream: &StreamName) {
+        if let Some(live) = self.find(stream) {
+            live.wake();
+        }
+    }
 
     /// The stream if it is live.
     pub(crate) fn find(&self, stream: &StreamName) -> Option<Arc<Live>> {
-        None
+        self.0.streams.lock().get(stream).cloned()
     }
 
     /// All live streams whose tail is known.
     pub(crate) fn live(&self) -> Vec<Arc<Live>> {
-        Vec::new()
+        let all: Vec<_> = self.0.streams.lock().values().cloned().collect();
+        all.into_iter().filter(|live| live.tail().is_some()).collect()
     }
 
     /// Counts changes of what is live.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        watch::Sender::new(0).subscribe()
+    pub(crate) fn changes(&self) -> changes::Receiver<u64> {
+        self.0.changes.subscribe()
     }
 
     /// Whether somebody follows a pattern or watches: news of streams that are not read are wanted, too.
     pub(crate) fn wants_news(&self) -> bool {
-        false
+        self.0.watches.load(Ordering::Relaxed) > 0 || !self.0.patterns.lock().is_empty()
     }
 
     /// Redis was restarted between these two instants (milliseconds since 1970) and may have lost its newest events: whoever
     /// goes from an event before to one after hears a gap.
-    pub(crate) fn restarted(&self, from_ms: u64, to_ms: u64) {}
+    pub(crate) fn restarted(&self, from_ms: u64, to_ms: u64) {
+        let mut restarts = self.0.restarts.write();
+        if restarts.len() >= RESTARTS_MAX {
+            restarts.pop_front();
+        }
+        restarts.push_back((from_ms, to_ms));
+        self.0.restart_count.fetch_add(1, Ordering::Release);
+    }
+}
 
-    pub(crate) fn drain(&self) {}
-
-    pub(crate) fn is_draining(&self) -> bool {
-        false
+impl Shared {
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
     }
 
-    pub(crate) async fn drained(&self) {
-        std::future::pending().await
+    /// Takes a seat in a stream, which is live from now on.
+    fn sit(self: &Arc<Self>, stream: &StreamName, seat: &Arc<Seat>, source: u32) -> (Arc<Live>, usize) {
+        let mut streams = self.streams.lock();
+        let live = match streams.get(stream) {
+            Some(live) => Arc::clone(live),
+            None => {
+                let live = Arc::new(Live::new(stream.clone(), Arc::clone(self)));
+                streams.insert(stream.clone(), Arc::clone(&live));
+                self.metrics.live_streams.add(1.0);
+                live
+            }
+        };
+        let place = live.sit(seat, source);
+        (live, place)
     }
 
-    /// Ends its tasks.
-    pub(crate) async fn close(&self) {}
+    fn leave(&self, live: &Arc<Live>, place: usize) {
+        let mut streams = self.streams.lock();
+        if live.leave(place) {
+            streams.remove(live.name());
+            drop(streams);
+            self.metrics.live_streams.sub(1.0);
+            self.changed();
+        }
+    }
+
+    fn ring_bytes(&self, before: usize, after: usize) {
+        if after >= before {
+            self.ring_total.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.ring_total.fetch_sub(before - after, Ordering::Relaxed);
+        }
+        self.metrics.ring_bytes.set(self.ring_total.load(Ordering::Relaxed) as f64);
+    }
+
+    /// Whether events may have been lost between two neighbours.
+    fn is_restart_between(&self, before: EventId, next: EventId) -> bool {
+        before > EventId::ZERO && self.restarts.read().iter().any(|(from, to)| before.ms < *to && next.ms >= *from)
+    }
+}
+
+/// Turns the wheel of heartbeats while there are listeners; without any there is no timer.
+async fn turn_wheel(hub: Weak<Shared>, first: Arc<Notify>, draining: CancellationToken, heartbeat: Duration) {
+    let step = Wheel::step(heartbeat);
+    while !draining.is_cancelled() {
+        let Some(shared) = hub.upgrade() else { return };
+        let has_listeners = shared.metrics.listeners.get() > 0.0;
+        shared.wheel.turn();
+        drop(shared);
+        if has_listeners {
+            tokio::select! {
+                () = tokio::time::sleep(step) => {}
+                () = draining.cancelled() => {}
+            }
+        } else {
+            first.notified().await;
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.first.notify_one();
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("live", &self.0.streams.lock().len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("live", &self.streams.lock().len()).finish_non_exhaustive()
+    }
 }
