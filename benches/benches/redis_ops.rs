@@ -1,18 +1,21 @@
 //! The Redis client beside fred and redis-rs, and the deletion of many keys beside `KEYS` and `DEL`: one private
-//! redis-server on loopback that keeps nothing on disk, contestants taking turns.
+//! redis-server on loopback that keeps nothing on disk, contestants taking turns. The blocking pool and the metadata of
+//! streams beside the goals we set ourselves and the calls they save.
 //!
-//! `cargo bench -p tidegate-benches --bench redis_ops`: about a minute; after `--` name sections (get, delete) to run only
-//! those. Lines that begin with `ROW` are for programs. Figures are medians.
+//! `cargo bench -p tidegate-benches --bench redis_ops`: about a minute; after `--` name sections (get, delete, pool,
+//! streams) to run only those. Lines that begin with `ROW` are for programs. Figures are medians.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fred::interfaces::{ClientLike, KeysInterface};
-use tidegate_benches::measure::{Area, count, median, medians, rate};
+use tidegate_benches::measure::{Area, count, median, medians, microseconds, rate};
 use tidegate_benches::redis::{self, Pinger};
-use tidegate_redis_ops::DeleteOptions;
+use tidegate_metrics::Registry;
+use tidegate_redis_ops::{BlockingPool, Config, DeleteOptions, PoolConfig, Redis};
 use tidegate_test_redis::Server;
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// The allocator of the server.
@@ -33,7 +36,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
     let server = runtime.block_on(redis::start());
-    let sections: [(&str, Section); 2] = [("get", get), ("delete", delete)];
+    let sections: [(&str, Section); 4] = [("get", get), ("delete", delete), ("pool", pool), ("streams", streams)];
     for (name, section) in sections {
         if arguments.is_empty() || arguments.iter().any(|asked| asked == name) {
             section(&runtime, &server);
@@ -137,4 +140,133 @@ async fn timed(server: &Server, work: impl AsyncFnOnce() -> u64) -> [f64; 2] {
     let worst = pinger.worst_ms();
     assert_eq!(deleted, KEYS as u64);
     [took, worst]
+}
+
+/// Goals of the blocking pool: what it is compared with, there being no peer without head-of-line blocking.
+const ACQUIRE_GOAL_US: f64 = 1.0;
+const WAIT_GOAL_MS: f64 = 400.0;
+const USABLE_GOAL_MS: f64 = 5.0;
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn pool_of(server: &Server, max: usize) -> BlockingPool {
+    let mut config = Config::parse(&server.url()).expect("a URL");
+    config.blocking_pool = PoolConfig { min: max, max, acquire_timeout: PATIENCE, ..PoolConfig::default() };
+    Redis::connect(config, &Registry::new()).await.expect("a Redis").blocking_pool()
+}
+
+/// Having a free connection; being one of a hundred who want one of four; using one again whose read was dropped.
+fn pool(runtime: &Runtime, server: &Server) {
+    let pool = runtime.block_on(pool_of(server, 4));
+    let acquire = (0..ROUNDS).map(|_| runtime.block_on(acquire_free(&pool))).collect();
+    AREA.row("blocking pool: have a free one and give it back", median(acquire), "us", "goal", ACQUIRE_GOAL_US);
+    let waits = (0..3).map(|_| runtime.block_on(wait_in_line(&pool))).collect();
+    AREA.row("blocking pool: p99 of 100, 1 of 4 held 2 s", median(waits), "ms", "goal", WAIT_GOAL_MS);
+    let again = runtime.block_on(after_dropped_reads(&pool));
+    AREA.row(
+        "blocking pool: usable after a dropped XREAD",
+        microseconds(&again, 0.5) / 1e3,
+        "ms",
+        "goal",
+        USABLE_GOAL_MS,
+    );
+    AREA.row("the same, worst of 500", microseconds(&again, 1.0) / 1e3, "ms", "goal", USABLE_GOAL_MS);
+}
+
+async fn acquire_free(pool: &BlockingPool) -> f64 {
+    const TIMES: u32 = 200_000;
+    drop(pool.acquire(None).await.expect("a connection"));
+    let started = Instant::now();
+    for _ in 0..TIMES {
+        drop(pool.acquire(None).await.expect("a connection"));
+    }
+    started.elapsed().as_secs_f64() * 1e6 / f64::from(TIMES)
+}
+
+/// Milliseconds that 99 of 100 waited at most; each keeps its connection for 10 ms, so that three could serve all in 340.
+async fn wait_in_line(pool: &BlockingPool) -> f64 {
+    let held = pool.acquire(None).await.expect("a connection");
+    let holding = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        drop(held);
+    };
+    let mut waiting = JoinSet::new();
+    for _ in 0..100 {
+        let pool = pool.clone();
+        waiting.spawn(async move {
+            let asked = Instant::now();
+            let _blocking = pool.acquire(None).await.expect("a connection");
+            let waited = asked.elapsed();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            waited
+        });
+    }
+    let ((), waits) = tokio::join!(holding, waiting.join_all());
+    microseconds(&waits, 0.99) / 1e3
+}
+
+/// From the moment a blocked read is dropped to the reply of the next command on the same guard.
+async fn after_dropped_reads(pool: &BlockingPool) -> Vec<Duration> {
+    let mut blocking = pool.acquire(None).await.expect("a connection");
+    let mut times = Vec::new();
+    for _ in 0..500 {
+        let args = ["BLOCK", "0", "STREAMS", "nothing", "$"].map(Bytes::from).to_vec();
+        let reading = blocking.call("XREAD", args, PATIENCE);
+        let dropped = tokio::time::timeout(Duration::from_millis(3), reading).await;
+        assert!(dropped.is_err(), "it blocks");
+        let since = Instant::now();
+        blocking.call("PING", Vec::new(), PATIENCE).await.expect("PONG");
+        times.push(since.elapsed());
+    }
+    times
+}
+
+const STREAMS: usize = 1000;
+
+/// Length, first and last id of a thousand streams: asked in bulk, and as the obvious loop of three calls each does.
+fn streams(runtime: &Runtime, server: &Server) {
+    let names: Vec<Bytes> = (0..STREAMS).map(|number| format!("metadata:{number}").into()).collect();
+    let redis = runtime.block_on(redis::connect(server));
+    runtime.block_on(async {
+        server.cli(&["FLUSHALL", "SYNC"]).await;
+        for name in &names {
+            for _ in 0..5 {
+                let args = [&name[..], b"*", b"field", b"a value of some forty bytes, as they are"];
+                let args = args.map(Bytes::copy_from_slice).to_vec();
+                redis.command("XADD", Some(name.clone()), args).await.expect("an id");
+            }
+        }
+    });
+    let bulk = || runtime.block_on(async { milliseconds(redis.stream_infos(&names)).await });
+    let three = || runtime.block_on(async { milliseconds(three_calls_each(&redis, &names)).await });
+    let [ours, theirs] = medians(ROUNDS, [&mut || bulk(), &mut || three()]);
+    AREA.row("metadata of 1000 streams", ours, "ms", "three awaited calls each", theirs);
+
+    // As often as fits into a stretch; the worst of a PING every millisecond.
+    let worst = |work: &dyn Fn() -> f64| {
+        let (pinger, until) = (Pinger::start(server), Instant::now() + TURN);
+        while Instant::now() < until {
+            work();
+        }
+        pinger.worst_ms()
+    };
+    let [ours, theirs] = medians(ROUNDS, [&mut || worst(&bulk), &mut || worst(&three)]);
+    AREA.row("worst PING during metadata of 1000 streams", ours, "ms", "three awaited calls each", theirs);
+}
+
+async fn milliseconds<T>(work: impl Future<Output = T>) -> f64 {
+    let started = Instant::now();
+    let _ = work.await;
+    started.elapsed().as_secs_f64() * 1e3
+}
+
+async fn three_calls_each(redis: &Redis, names: &[Bytes]) {
+    for name in names {
+        let key = Some(name.clone());
+        redis.command("XLEN", key.clone(), vec![name.clone()]).await.expect("a length");
+        for (command, from, to) in [("XRANGE", "-", "+"), ("XREVRANGE", "+", "-")] {
+            let args = vec![name.clone(), from.into(), to.into(), "COUNT".into(), "1".into()];
+            redis.command(command, key.clone(), args).await.expect("an entry");
+        }
+    }
 }

@@ -147,6 +147,8 @@ impl StreamRegistry {
     fn look(&self, now: Instant) -> Look {
         let config = &self.0.config;
         let mut state = self.0.state.lock();
+        // A walk that cannot end any more, as after a panic of `keep`, is none.
+        state.walk.take_if(|walk| walk.end.has_changed().is_err());
         let age = state.known.as_ref().map(|known| now.saturating_duration_since(known.since));
         let good = age.is_some_and(|age| age < config.cache_expiry);
         let stale = age.is_none_or(|age| age >= config.refresh_interval);

@@ -104,7 +104,7 @@ impl Shared {
         let mut unknown = None;
         loop {
             all[0] = self.settings();
-            let error = match redis.run(script, keys, all.clone()).await {
+            let error = match redis.run(script, keys, &all).await {
                 Ok(value) => return self.heard(value),
                 Err(error) => error,
             };

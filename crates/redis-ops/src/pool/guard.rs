@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::places::Taken;
 use super::wire::Wire;
@@ -41,7 +41,12 @@ impl Blocking {
     /// Errors: what Redis answers; [`Error::Lost`] when the connection broke or the pool was closed (the next call gets a
     /// new connection); [`Error::NotSent`] when none can be opened. `MOVED` in a cluster: the key went to another node,
     /// acquire again. [`Error::Unusable`] for commands that would change the connection for its next user.
-    pub async fn call(&mut self, name: &'static str, args: Vec<Bytes>, patience: Duration) -> Result<Value, Error> {
+    pub async fn call(
+        &mut self,
+        name: &'static str,
+        args: impl AsRef<[Bytes]>,
+        patience: Duration,
+    ) -> Result<Value, Error> {
         if STATEFUL.contains(&name) {
             return Err(Error::Unusable(format!("{name} has no place on a pooled connection").into()));
         }
@@ -50,7 +55,7 @@ impl Blocking {
         let closed = pool.closing.cancelled();
         let calling = async {
             let wire = Self::ready(place).await?;
-            let request = Request { head: &[name.as_bytes()], keys: &[], args: &args };
+            let request = Request { head: &[name.as_bytes()], keys: &[], args: args.as_ref() };
             let answer = timeout(patience, wire.single.call(request)).await;
             let answer = answer.unwrap_or_else(|_| {
                 wire.single.give_up();
@@ -87,24 +92,29 @@ impl Blocking {
         place.wire.as_mut().ok_or_else(|| Error::not_connected("the connection broke and none could be opened since"))
     }
 
-    /// Takes a free connection to `node` that needs no check. Where only one that needs it is free, it is taken too, for
-    /// [`connect`](Self::connect).
-    pub(super) fn take_free(&mut self, node: &Arc<Node>) -> bool {
+    /// Takes a place that is to lead to `node`, with a free connection if there is one. Whether that needs no check;
+    /// else [`connect`](Self::connect) must follow.
+    pub(super) fn take(&mut self, node: &Arc<Node>, now: Instant) -> bool {
         let Some(place) = &mut self.place else { return false };
         let pool = &place.pool.pool;
-        let epoch = pool.epoch();
-        let Taken { wire, closed } = pool.changed(|places| places.take(node, epoch, pool.config.max));
+        let Taken { wire, closed } = pool.take(node);
+        place.taken = true;
         drop(closed);
         let Some((wire, since)) = wire else { return false };
-        let fresh = since.elapsed() < pool.link.core.config.health_check_interval && wire.single.is_quiet();
+        let fresh = now.saturating_duration_since(since) < pool.link.core.config.health_check_interval
+            && wire.single.is_quiet();
         place.wire = Some(wire);
         fresh
     }
 
     /// Checks the connection that was taken, or dials.
     pub(super) async fn connect(&mut self, key: Option<&[u8]>) -> Result<(), Error> {
-        let Some(place) = &mut self.place else { return Err(Error::closed()) };
-        let pool = place.pool.pool.clone();
+        let pool = self.place_mut()?.pool.pool.clone();
+        let node = pool.link.node_soon(key).await?;
+        if !self.place_mut()?.taken && self.take(&node, Instant::now()) {
+            return Ok(());
+        }
+        let place = self.place_mut()?;
         if let Some(wire) = &mut place.wire {
             if wire.is_alive(pool.link.core.config.connect_timeout).await {
                 return Ok(());
@@ -112,7 +122,6 @@ impl Blocking {
             pool.metrics.broken.inc();
             place.wire = None;
         }
-        let node = pool.link.node_soon(key).await?;
         place.wire = Some(pool.dial(node).await?);
         Ok(())
     }

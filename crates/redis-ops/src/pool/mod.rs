@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::link::{Link, Node};
 use crate::redis::Redis;
 use metrics::Metrics;
-use places::Places;
+use places::{Places, Taken};
 use wire::Wire;
 
 /// The pool of a [`Redis`]; a cheap clone that keeps its Redis open.
@@ -63,18 +63,18 @@ impl BlockingPool {
     /// Errors: [`PoolError::Exhausted`] after [`acquire_timeout`](PoolConfig::acquire_timeout), [`PoolError::Closed`],
     /// [`PoolError::Redis`] when none could be dialled. Dropping the future gives up the turn and keeps nothing.
     pub async fn acquire(&self, key: Option<&[u8]>) -> Result<Blocking, PoolError> {
-        let pool = &self.pool;
+        let (pool, asked) = (&self.pool, Instant::now());
+        let limit = asked + pool.config.acquire_timeout;
         let place = match self.place_now() {
             Some(place) => place,
-            None => self.place_in_turn().await?,
+            None => self.place_in_turn(limit).await?,
         };
         let mut blocking = Blocking::new(place);
         if let Some(node) = pool.link.node_now(key)
-            && blocking.take_free(&node)
+            && blocking.take(&node, asked)
         {
             return Ok(blocking);
         }
-        let limit = Instant::now() + pool.config.acquire_timeout;
         match timeout_at(limit, blocking.connect(key)).await {
             Ok(connected) => connected.map(|()| blocking).map_err(PoolError::Redis),
             Err(_) => Err(PoolError::Redis(Error::not_connected("no connection could be opened in time"))),
@@ -87,13 +87,12 @@ impl BlockingPool {
         Some(Place::new(self.clone()))
     }
 
-    async fn place_in_turn(&self) -> Result<Place, PoolError> {
+    async fn place_in_turn(&self, limit: Instant) -> Result<Place, PoolError> {
         let pool = &self.pool;
         if pool.permits.is_closed() {
             return Err(PoolError::Closed);
         }
         let waiting = pool.metrics.waiting();
-        let limit = Instant::now() + pool.config.acquire_timeout;
         match timeout_at(limit, pool.permits.acquire()).await {
             Ok(Ok(permit)) => {
                 permit.forget();
@@ -165,6 +164,12 @@ impl Pool {
         Ok(wire)
     }
 
+    /// Takes the place of one connection, free or still to be dialled, for who has a permit.
+    fn take(&self, node: &Arc<Node>) -> Taken {
+        let epoch = self.epoch();
+        self.changed(|places| places.take(node, epoch, self.config.max))
+    }
+
     fn give_back(self: &Arc<Self>, wire: Option<Wire>) {
         let wire = wire.filter(Wire::is_reusable);
         let min = self.config.min;
@@ -173,7 +178,6 @@ impl Pool {
             (unwanted, places.begin_sweep(min))
         });
         drop(unwanted);
-        self.permits.add_permits(1);
         if begin {
             self.link.core.tasks.spawn_on(self.clone().sweep(), &self.runtime);
         }
@@ -198,18 +202,23 @@ impl Pool {
 #[derive(Debug)]
 struct Place {
     pool: BlockingPool,
+    /// Whether the pool counts it; not before its holder knows to which node it is to lead.
+    taken: bool,
     wire: Option<Wire>,
 }
 
 impl Place {
     fn new(pool: BlockingPool) -> Self {
-        pool.pool.changed(Places::enter);
-        Self { pool, wire: None }
+        Self { pool, taken: false, wire: None }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.pool.pool.give_back(self.wire.take());
+        let pool = &self.pool.pool;
+        if self.taken {
+            pool.give_back(self.wire.take());
+        }
+        pool.permits.add_permits(1);
     }
 }

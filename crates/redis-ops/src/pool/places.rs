@@ -53,14 +53,10 @@ impl Places {
         (self.in_use, self.free.len())
     }
 
-    /// Somebody has a permit.
-    pub(super) fn enter(&mut self) {
-        self.in_use += 1;
-    }
-
-    /// The free connection to `node` that was used last. Where there is none, room is made for one more.
+    /// One more user, and for it the free connection to `node` that was used last. Where there is none, room is made for one more.
     pub(super) fn take(&mut self, node: &Arc<Node>, epoch: u64, max: usize) -> Taken {
         let mut taken = Taken::default();
+        self.in_use += 1;
         for at in (0..self.free.len()).rev() {
             let wire = &self.free[at].wire;
             if !wire.is_current(epoch) {

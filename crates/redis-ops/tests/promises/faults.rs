@@ -33,12 +33,13 @@ async fn a_killed_server_fails_calls_at_once_and_is_used_again_when_it_is_back()
         until(async || command(&redis, &["INCR", "n"]).await.err().filter(|error| error.class() == Class::Transient))
             .await;
     assert!(error.is_retryable() && !error.retry_after().is_zero());
+    until(async || (!redis.is_ready()).then_some(())).await;
     assert!(!redis.health().connected && redis.health().last_error.is_some());
 
     server.restart().await;
     reconnects.changed().await.unwrap();
     until(async || command(&redis, &["INCR", "n"]).await.ok()).await;
-    assert!(redis.health().connected);
+    assert!(redis.health().connected && redis.is_ready());
 }
 
 #[tokio::test]
@@ -183,7 +184,7 @@ async fn the_breaker_opens_when_redis_keeps_failing_and_closes_by_itself() {
     let error =
         until(async || command(&redis, &["GET", "k"]).await.err().filter(|error| error.code() == "BREAKER_OPEN")).await;
     assert_eq!(error.class(), Class::Transient);
-    assert_ne!(redis.health().breaker, BreakerState::Closed);
+    assert!(redis.health().breaker != BreakerState::Closed && !redis.is_ready());
     server.restart().await;
     until(async || command(&redis, &["GET", "k"]).await.ok()).await;
     assert_eq!(redis.health().breaker, BreakerState::Closed);

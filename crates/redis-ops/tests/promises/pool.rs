@@ -10,7 +10,6 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tidegate_redis_ops::{Blocking, BlockingPool, Class, Error, PoolConfig, PoolError, PoolStats, Redis, Value};
 use tidegate_test_redis::{Cluster, Fault, Proxy, Server, Toward};
-use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use crate::{FOREVER, command, connect, connect_with, until};

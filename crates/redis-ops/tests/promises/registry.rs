@@ -1,5 +1,6 @@
 //! The cached list of streams: few walks, and one's own changes at once.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -151,7 +152,7 @@ async fn a_walk_that_began_before_a_change_does_not_undo_it() {
     assert_eq!(names(&begun), ["new", "stays"]);
     // Redis knows nothing of `new`, so only the walk that began earlier can end with it.
     let renewed = until(async || Some(registry.listing().await.unwrap()).filter(|now| now.cached_at > begun.cached_at));
-    assert_eq!(names(&renewed.await), ["new", "stays"]);
+    assert_eq!(names(&*renewed.await), ["new", "stays"]);
 }
 
 #[tokio::test]
@@ -202,6 +203,19 @@ async fn a_caller_who_leaves_ends_no_walk() {
     assert_eq!(names(&registry.listing().await.unwrap()), ["a"]);
     assert_eq!(walks(&server).await, 1);
     redis.close().await;
+}
+
+#[tokio::test]
+async fn a_walk_that_died_is_made_again() {
+    let server = Server::start().await;
+    let redis = connect(&server.url()).await;
+    add(&redis, &["a"]).await;
+    let first = AtomicBool::new(true);
+    let keep = move |_: &[u8]| !first.swap(false, Ordering::Relaxed) || panic!("on purpose");
+    let options = RegistryOptions { keep: Box::new(keep), ..RegistryOptions::default() };
+    let registry = StreamRegistry::new(redis, options, &Registry::new());
+    assert!(registry.listing().await.is_err());
+    assert_eq!(names(&registry.listing().await.unwrap()), ["a"]);
 }
 
 #[tokio::test]

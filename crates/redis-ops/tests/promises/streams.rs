@@ -176,13 +176,14 @@ async fn pending_entries_that_were_deleted_keep_their_place() {
     let redis = connect(&server.url()).await;
     add(&redis, "s", 1..=3).await;
     command(&redis, &["XGROUP", "CREATE", "s", "g", "0"]).await.unwrap();
-    let read = |words| async { command(&redis, words).await.unwrap() };
-    read(&["XREADGROUP", "GROUP", "g", "c", "STREAMS", "s", ">"]).await;
+    command(&redis, &["XGROUP", "CREATECONSUMER", "s", "g", "c"]).await.unwrap();
+    let read = async |from| {
+        let args = ["GROUP", "g", "c", "STREAMS", "s", from].map(key).to_vec();
+        redis.command("XREADGROUP", Some(key("s")), args).await.unwrap()
+    };
+    read(">").await;
     command(&redis, &["XDEL", "s", "2-0"]).await.unwrap();
-    let words = ["GROUP", "g", "c", "STREAMS", "s", "0"];
-    let args = words.iter().map(|word| key(word)).collect();
-    let again = redis.command("XREADGROUP", Some(key("s")), args).await.unwrap();
-    let entries = StreamEntry::by_stream(again).unwrap().remove(0).1;
+    let entries = StreamEntry::by_stream(read("0").await).unwrap().remove(0).1;
     let deleted: Vec<bool> = entries.iter().map(StreamEntry::is_deleted).collect();
     assert_eq!(deleted, [false, true, false]);
     let claimed = AutoClaimed::read(command(&redis, &["XAUTOCLAIM", "s", "g", "d", "0", "0"]).await.unwrap()).unwrap();
