@@ -33,7 +33,7 @@ impl Browser {
         command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
         // Nothing but the page is to be loaded, from nowhere but this machine.
         command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
-        command.args(["--no-proxy-server", "--disable-extensions", "--no-default-browser-check"]);
+        command.args(["--no-proxy-server", "--disable-extensions", "--no-default-browser-check", "--log-level=3"]);
         command.arg(format!("--user-data-dir={}", profile.path().display())).env("HOME", profile.path()).arg(url);
         Self { _process: Process::start(command), _profile: profile }
     }
