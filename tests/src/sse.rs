@@ -27,6 +27,7 @@ pub struct SseReader {
     headers: HeaderMap,
     body: Incoming,
     pending: Vec<u8>,
+    last_event_id: String,
     /// Keeps the connection open.
     _sender: SendRequest<Full<Bytes>>,
 }
@@ -37,13 +38,19 @@ impl SseReader {
         let media = response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
         assert!(media.starts_with("text/event-stream"), "not an event stream: {media:?}");
         let (head, body) = response.into_parts();
-        Self { headers: head.headers, body, pending: Vec::new(), _sender: sender }
+        Self { headers: head.headers, body, pending: Vec::new(), last_event_id: String::new(), _sender: sender }
     }
 
     /// A header of the answer, or an empty text.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// What a browser would come back with.
+    #[must_use]
+    pub fn last_event_id(&self) -> &str {
+        &self.last_event_id
     }
 
     /// The next event, skipping comments; `None` at the end of the stream.
@@ -53,7 +60,8 @@ impl SseReader {
     pub async fn next(&mut self, limit: Duration) -> Option<SseEvent> {
         within("the next event", limit, async {
             loop {
-                if let Some(event) = parse(&self.frame().await?) {
+                let (event, has_data) = parse(&self.frame().await?);
+                if has_data {
                     return Some(event);
                 }
             }
@@ -73,7 +81,12 @@ impl SseReader {
         loop {
             if let Some(end) = self.pending.windows(2).position(|pair| pair == b"\n\n") {
                 let frame: Vec<u8> = self.pending.drain(..end + 2).collect();
-                return Some(String::from_utf8(frame).expect("an event stream is UTF-8"));
+                let frame = String::from_utf8(frame).expect("an event stream is UTF-8");
+                let (SseEvent { id, .. }, _) = parse(&frame);
+                if !id.is_empty() {
+                    self.last_event_id = id;
+                }
+                return Some(frame);
             }
             if let Ok(bytes) = self.body.frame().await?.ok()?.into_data() {
                 self.pending.extend_from_slice(&bytes);
@@ -82,7 +95,8 @@ impl SseReader {
     }
 }
 
-fn parse(frame: &str) -> Option<SseEvent> {
+/// The event of a frame, and whether a browser would hear it: only with data.
+fn parse(frame: &str) -> (SseEvent, bool) {
     let mut event = SseEvent::default();
     let mut data: Vec<&str> = Vec::new();
     for line in frame.lines() {
@@ -96,5 +110,5 @@ fn parse(frame: &str) -> Option<SseEvent> {
         }
     }
     event.data = data.join("\n");
-    (event != SseEvent::default()).then_some(event)
+    (event, !data.is_empty())
 }
