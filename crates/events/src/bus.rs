@@ -9,12 +9,12 @@ use tidegate_store::Store;
 
 use crate::backend::Backend;
 use crate::embedded::Embedded;
-use crate::hub::{Hub, Listen, Listener};
+use crate::hub::{Discovery, Hub, Listen, Listener};
 use crate::redis::RedisBus;
 use crate::stats::Metrics;
 use crate::{
-    Config, Error, Group, GroupInfo, GroupName, NewEvent, Page, Published, Read, Stats, StreamInfo, StreamName,
-    StreamPage, Trim,
+    Config, ConsumerBuilder, ConsumerConfig, Error, Group, GroupInfo, GroupName, NewEvent, Page, Pattern, Published,
+    Read, Stats, StreamInfo, StreamName, StreamPage, Trim,
 };
 
 /// Event streams, on one backend. A cheap clone; clones share everything.
@@ -179,6 +179,17 @@ impl Bus {
     #[must_use]
     pub fn group(&self, stream: &StreamName, group: &GroupName) -> Group {
         Group::new(self.clone(), stream.clone(), group.clone())
+    }
+
+    /// Handlers for the events of many streams, as a consumer of a group on each.
+    #[must_use]
+    pub fn consumer(&self, group: GroupName, config: ConsumerConfig) -> ConsumerBuilder {
+        ConsumerBuilder::new(self.clone(), group, config)
+    }
+
+    /// Names streams that match, now and later.
+    pub(crate) async fn discover(&self, patterns: Vec<Pattern>) -> Result<Discovery, Error> {
+        self.0.hub.discover(&self.0.backend, patterns).await
     }
 
     /// The groups of a stream.

@@ -4,12 +4,13 @@
 //! ids; a listener is a cursor over it, so live and replay are the same read and there is no seam to lose events in.
 //!
 //! Contents, in reading order: [`NewEvent`] goes in, [`Event`] is what is kept, [`Listener`] hears them, [`Group`] shares
-//! them among consumers. [`Config`] holds every bound, [`Error`] says why not.
+//! them among consumers, [`Consumer`] runs handlers. [`Config`] holds every bound, [`Error`] says why not.
 
 mod backend;
 mod bus;
 mod clock;
 mod config;
+mod consumer;
 mod cursor;
 mod embedded;
 mod error;
@@ -22,12 +23,14 @@ mod name;
 mod pattern;
 mod record;
 mod redis;
+mod router;
 mod stats;
 mod stream;
 
 pub use bus::Bus;
 pub use clock::{Clock, ManualClock};
 pub use config::{Config, Retention};
+pub use consumer::{Consumed, Consumer, ConsumerBuilder, ConsumerConfig, ConsumerStats};
 pub use cursor::Cursor;
 pub use error::Error;
 pub use event::{Event, NewEvent, Published};

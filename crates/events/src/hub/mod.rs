@@ -5,6 +5,7 @@
 //! their own pace. Who is behind the log reads the backend's, in the same order, with the same ids: there is no seam between
 //! live and replay. What is no longer there is told as a gap.
 
+mod discovery;
 mod listen;
 mod listener;
 mod live;
@@ -25,6 +26,7 @@ use tokio::sync::{Notify, Semaphore, watch as changes};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use discovery::Discovery;
 pub use listen::{Gap, GapReason, Heard, Listen, Slow, Source};
 pub use listener::Listener;
 pub(crate) use live::Live;
@@ -99,6 +101,11 @@ impl Hub {
     /// Makes the stream live, so that its backend tells of new events, until the watch is dropped.
     pub(crate) async fn watch(&self, backend: &Backend, stream: &StreamName) -> Result<Watch, Error> {
         Watch::open(&self.0, backend, stream).await
+    }
+
+    /// Names streams that match, now and later.
+    pub(crate) async fn discover(&self, backend: &Backend, patterns: Vec<Pattern>) -> Result<Discovery, Error> {
+        Discovery::open(&self.0, backend, patterns).await
     }
 
     pub(crate) fn drain(&self) {
