@@ -38,7 +38,9 @@ pub use takeover::{Frames, Outgoing, Takeover};
 /// What one peer may cost.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// Connections open at once.
+    /// Sockets open at once: connections, and listeners that are fed.
+    pub descriptors_max: usize,
+    /// Connections open at once, without those that are fed.
     pub connections_max: usize,
     /// Connections open at once from one address (IPv6: from one /64).
     pub connections_per_address_max: usize,
@@ -159,7 +161,7 @@ impl<A: Answer> Acceptor<A> {
     /// flight close after its response.
     pub fn new(answer: Arc<A>, bounds: Bounds, draining: CancellationToken, registry: &Registry) -> Self {
         let tasks = TaskTracker::new();
-        let limits = Limits::new(bounds.connections_max, bounds.connections_per_address_max);
+        let limits = Limits::new(bounds.descriptors_max, bounds.connections_max, bounds.connections_per_address_max);
         let http = connection::protocol(HEAD_BYTES_MAX);
         let counters = Counters::new(registry);
         let cut = CancellationToken::new();
@@ -236,9 +238,10 @@ impl<A: Answer> Acceptor<A> {
 
     fn start(&self, stream: TcpStream, peer: SocketAddr, permit: Permit) {
         let shared = Arc::clone(&self.shared);
-        let place = Place::new(permit, shared.counters.open.clone());
+        let mut place = Place::new(permit, shared.counters.open.clone());
         self.shared.tasks.spawn(async move {
             if let Some((stream, taken)) = connection::drive(stream, peer, &shared).await {
+                place.permit.begin_feed();
                 // A task of its own, so that the memory of this one is freed.
                 shared.tasks.spawn(Feed::new(stream, taken, Arc::clone(&shared.feeds), place));
             }
@@ -248,14 +251,14 @@ impl<A: Answer> Acceptor<A> {
 
 /// The place of an open connection; given back on drop, even when its task panics.
 struct Place {
-    _permit: Permit,
+    permit: Permit,
     open: Gauge,
 }
 
 impl Place {
     fn new(permit: Permit, open: Gauge) -> Self {
         open.add(1.0);
-        Self { _permit: permit, open }
+        Self { permit, open }
     }
 }
 

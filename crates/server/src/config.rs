@@ -158,13 +158,13 @@ settings! {
         requests_max: usize = "8192", "TIDEGATE_REQUESTS_MAX", 1 => 1_000_000, "Requests answered at once; beyond it 503.";
         waiting_claims_max: usize = "4096", "TIDEGATE_WAITING_CLAIMS_MAX", 0 => 1_000_000, "Claims waiting for a job at once, fewer than requests_max; beyond it a claim is answered at once with what there is.";
         requests_per_second_max: usize = "0", "TIDEGATE_REQUESTS_PER_SECOND_MAX", 0 => 10_000_000, "Requests taken per second, all callers together; beyond it 429. 0 for no limit.";
-        connections_max: usize = "65536", "TIDEGATE_CONNECTIONS_MAX", 1 => 1_000_000, "Connections open at once; beyond it 503.";
-        connections_per_address_max: usize = "32768", "TIDEGATE_CONNECTIONS_PER_ADDRESS_MAX", 1 => 1_000_000, "Connections open at once from one address (IPv6: one /64).";
+        connections_max: usize = "16384", "TIDEGATE_CONNECTIONS_MAX", 1 => 1_000_000, "Connections open at once, some 24 KB each; beyond it 503. Listeners are not among them: they have sse_max.";
+        connections_per_address_max: usize = "8192", "TIDEGATE_CONNECTIONS_PER_ADDRESS_MAX", 1 => 1_000_000, "Connections open at once from one address (IPv6: one /64).";
     }
     "Listeners (server-sent events)" {
-        sse_max: usize = "65536", "TIDEGATE_SSE_MAX", 0 => 1_000_000, "Event streams open at once, of jobs and of streams; beyond it 503. Each also takes a connection.";
+        sse_max: usize = "65536", "TIDEGATE_SSE_MAX", 0 => 1_000_000, "Event streams open at once, of jobs and of streams, some 1 KB each; beyond it 503. Together with connections_max as far as the limit on open files allows.";
         sse_per_token_max: usize = "0", "TIDEGATE_SSE_PER_TOKEN_MAX", 0 => 1_000_000, "Event streams open at once with one token; beyond it 429. 0 for no limit.";
-        sse_per_address_max: usize = "0", "TIDEGATE_SSE_PER_ADDRESS_MAX", 0 => 1_000_000, "Event streams open at once from one address (IPv6: one /64); beyond it 429. 0 for no limit.";
+        sse_per_address_max: usize = "32768", "TIDEGATE_SSE_PER_ADDRESS_MAX", 0 => 1_000_000, "Event streams open at once from one address (IPv6: one /64); beyond it 429. 0 for no limit.";
         sse_send_buffer: Bytes = "16KiB", "TIDEGATE_SSE_SEND_BUFFER", 4 * KIB => 4 * MIB, "Bytes the kernel holds for a listener that does not read; Linux doubles the number. Larger for fast streams over long distances.";
         sse_stall_timeout: Duration = "30s", "TIDEGATE_SSE_STALL_TIMEOUT", 10 => HOUR, "Time a listener may take none of the bytes sent to it; then its connection is closed.";
     }

@@ -21,7 +21,7 @@ use crate::browser::Hosts;
 use crate::builtin;
 use crate::config::{self, Config, QueueLimits};
 use crate::gate::Gate;
-use crate::limits::connections_that_fit;
+use crate::limits::sockets_that_fit;
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -315,7 +315,8 @@ fn open_auth(config: &Config) -> Result<Auth, StartError> {
 
 fn bounds(config: &Config) -> Bounds {
     Bounds {
-        connections_max: connections_that_fit(config.connections_max),
+        descriptors_max: sockets_that_fit(config.connections_max, config.sse_max),
+        connections_max: config.connections_max,
         connections_per_address_max: config.connections_per_address_max,
         head_timeout: config.head_timeout,
         idle_timeout: config.idle_timeout,

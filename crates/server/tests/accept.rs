@@ -109,6 +109,7 @@ struct Running {
 
 fn bounds() -> Bounds {
     Bounds {
+        descriptors_max: 4000,
         connections_max: 100,
         connections_per_address_max: 100,
         head_timeout: HANG,
@@ -382,6 +383,20 @@ async fn asking_for_the_head_alone_gets_no_frames_and_keeps_the_connection() {
     assert!(feed.is_closed(), "nobody listens");
     stream.write_all(REQUEST.as_bytes()).await.unwrap();
     assert!(read_until(&mut stream, "hello").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn listeners_take_no_place_from_connections() {
+    let server = start(Bounds { connections_max: 2, connections_per_address_max: 2, ..bounds() }, HANG);
+    let mut listeners = Vec::new();
+    for _ in 0..5 {
+        let mut stream = server.send(LISTEN).await;
+        read_until(&mut stream, "\r\n\r\n").await;
+        listeners.push((stream, server.paths.feed().await));
+    }
+    assert_eq!(server.connections(), 5.0);
+    let mut stream = server.send(REQUEST).await;
+    read_until(&mut stream, "hello").await;
 }
 
 #[tokio::test]

@@ -53,7 +53,11 @@ pub(crate) async fn drive<A: Answer>(
     let watch = Arc::new(Watch::new(deadlines, Instant::now()));
     let stream = Arc::new(stream);
 
-    let end = speak(Arc::clone(&stream), peer, &watch, shared).await;
+    let end = match first_byte(&stream, &watch, shared).await {
+        // In a box, so that a peer that says nothing costs next to nothing.
+        None => Box::pin(speak(Arc::clone(&stream), peer, &watch, shared)).await,
+        Some(end) => end,
+    };
     match end {
         // hyper is gone, and with it the other owner of the socket.
         End::TakenOver(taken) => return Some((Arc::into_inner(stream)?, taken)),
@@ -71,6 +75,19 @@ pub(crate) async fn drive<A: Answer>(
         }
     }
     None
+}
+
+/// Waits until the peer has said something, or for the end that comes before.
+async fn first_byte<A: Answer>(stream: &TcpStream, watch: &Watch, shared: &Shared<A>) -> Option<End> {
+    let (at, expired) = watch.next()?;
+    let mut first = [0];
+    tokio::select! {
+        biased;
+        _ = stream.peek(&mut first) => None,
+        () = shared.cut.cancelled() => Some(End::Closed),
+        () = shared.draining.cancelled() => Some(End::Closed),
+        () = tokio::time::sleep_until(at) => Some(End::Expired(expired)),
+    }
 }
 
 /// Runs hyper and the watch side by side. hyper and its buffers are gone when this returns.

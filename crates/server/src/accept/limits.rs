@@ -1,4 +1,7 @@
 //! How many connections are open, in all and per address. A [`Permit`] gives its place back on drop.
+//!
+//! Those that are fed count apart: they cost a fortieth of the others, and are bounded where they are let in
+//! (`crate::listeners`). What both need is a descriptor.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,6 +29,7 @@ pub enum Refused {
 /// Counts of open connections.
 #[derive(Debug)]
 pub(crate) struct Limits {
+    descriptors_max: usize,
     total_max: usize,
     per_address_max: usize,
     lingering: AtomicUsize,
@@ -36,13 +40,16 @@ pub(crate) struct Limits {
 #[derive(Debug, Default)]
 struct Counts {
     total: usize,
+    /// Not among the total.
+    fed: usize,
     /// Bounded by `total_max`: an address leaves with its last connection.
     by_address: HashMap<IpAddr, usize>,
 }
 
 impl Limits {
-    pub(crate) fn new(total_max: usize, per_address_max: usize) -> Arc<Self> {
-        Arc::new(Self { total_max, per_address_max, lingering: AtomicUsize::new(0), counts: Mutex::default() })
+    pub(crate) fn new(descriptors_max: usize, total_max: usize, per_address_max: usize) -> Arc<Self> {
+        let (lingering, counts) = (AtomicUsize::new(0), Mutex::default());
+        Arc::new(Self { descriptors_max, total_max, per_address_max, lingering, counts })
     }
 
     /// Lets a connection from `address` in, or says which limit it met.
@@ -52,18 +59,22 @@ impl Limits {
         if counts.total >= self.total_max {
             return Err(Refused::Total { limit: self.total_max });
         }
+        if counts.total + counts.fed >= self.descriptors_max {
+            return Err(Refused::Total { limit: self.descriptors_max });
+        }
         let of_address = counts.by_address.entry(address).or_insert(0);
         if *of_address >= self.per_address_max {
             return Err(Refused::Address { limit: self.per_address_max });
         }
         *of_address += 1;
         counts.total += 1;
-        Ok(Permit { limits: Arc::clone(self), address })
+        Ok(Permit { limits: Arc::clone(self), address: Some(address) })
     }
 
-    /// Connections open now.
+    /// Connections open now, with those that are fed.
     pub(crate) fn open(&self) -> usize {
-        self.lock().total
+        let counts = self.lock();
+        counts.total + counts.fed
     }
 
     /// A place among those being refused politely, if one is free.
@@ -82,17 +93,38 @@ impl Limits {
 #[derive(Debug)]
 pub(crate) struct Permit {
     limits: Arc<Limits>,
-    address: IpAddr,
+    /// `None` for a connection that is fed.
+    address: Option<IpAddr>,
+}
+
+impl Permit {
+    /// Frees the place among the connections; keeps the descriptor.
+    pub(crate) fn begin_feed(&mut self) {
+        if let Some(address) = self.address.take() {
+            let mut counts = self.limits.lock();
+            counts.leave(address);
+            counts.fed += 1;
+        }
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = self.limits.lock();
-        counts.total -= 1;
-        if let Some(of_address) = counts.by_address.get_mut(&self.address) {
+        match self.address {
+            Some(address) => counts.leave(address),
+            None => counts.fed -= 1,
+        }
+    }
+}
+
+impl Counts {
+    fn leave(&mut self, address: IpAddr) {
+        self.total -= 1;
+        if let Some(of_address) = self.by_address.get_mut(&address) {
             *of_address -= 1;
             if *of_address == 0 {
-                counts.by_address.remove(&self.address);
+                self.by_address.remove(&address);
             }
         }
     }
@@ -126,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_closed_connection_makes_room_for_the_next() {
-        let limits = Limits::new(2, 2);
+        let limits = Limits::new(9, 2, 2);
         let first = limits.admit(address("10.0.0.1")).unwrap();
         let _second = limits.admit(address("10.0.0.2")).unwrap();
         assert_eq!(limits.admit(address("10.0.0.3")).unwrap_err(), Refused::Total { limit: 2 });
@@ -136,15 +168,31 @@ mod tests {
 
     #[test]
     fn one_address_cannot_take_every_place() {
-        let limits = Limits::new(10, 2);
+        let limits = Limits::new(10, 10, 2);
         let _held: Vec<_> = (0..2).map(|_| limits.admit(address("2001:db8::1")).unwrap()).collect();
         assert_eq!(limits.admit(address("2001:db8::2")).unwrap_err(), Refused::Address { limit: 2 }, "same /64");
         assert!(limits.admit(address("2001:db8:0:1::1")).is_ok());
     }
 
     #[test]
+    fn a_connection_that_is_fed_frees_its_place_but_not_its_descriptor() {
+        let limits = Limits::new(2, 1, 1);
+        let mut fed = limits.admit(address("10.0.0.1")).unwrap();
+        assert!(limits.admit(address("10.0.0.1")).is_err());
+        fed.begin_feed();
+        let other = limits.admit(address("10.0.0.1")).unwrap();
+        assert_eq!(limits.open(), 2);
+        drop(other);
+        let mut second = limits.admit(address("10.0.0.1")).unwrap();
+        second.begin_feed();
+        assert_eq!(limits.admit(address("10.0.0.1")).unwrap_err(), Refused::Total { limit: 2 });
+        drop((fed, second));
+        assert_eq!(limits.open(), 0);
+    }
+
+    #[test]
     fn an_address_without_connections_leaves_the_map() {
-        let limits = Limits::new(10, 2);
+        let limits = Limits::new(10, 10, 2);
         drop(limits.admit(address("10.0.0.1")).unwrap());
         assert!(limits.lock().by_address.is_empty());
         assert_eq!(limits.open(), 0);

@@ -65,9 +65,9 @@ async fn last_word(stream: &TcpStream, bytes: &[u8]) {
 /// Throws away what the peer still sends, until it closes or [`LINGER`] is over.
 pub(crate) async fn linger(stream: &TcpStream) {
     let drained = async {
-        let mut sink = [0_u8; 4096];
         while stream.readable().await.is_ok() {
-            match stream.try_read(&mut sink) {
+            // Not held while waiting: every connection's task would be as large.
+            match stream.try_read(&mut [0_u8; 4096]) {
                 Ok(0) => return,
                 Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return,
                 _ => {}
