@@ -78,18 +78,20 @@ impl Blocking {
     /// The connection, freed from an earlier call, or a new one in its place.
     async fn ready(place: &mut Place) -> Result<&mut Wire, Error> {
         let pool = place.pool.pool.clone();
-        if let Some(wire) = &mut place.wire {
-            if wire.is_held_up() {
-                free(&pool, wire).await;
-            }
-            if !wire.is_reusable() {
-                let node = wire.node().clone();
-                pool.metrics.broken.inc();
-                place.wire = None;
-                place.wire = Some(pool.dial(node).await?);
-            }
+        if let Some(wire) = &mut place.wire
+            && wire.is_held_up()
+        {
+            free(&pool, wire).await;
         }
-        place.wire.as_mut().ok_or_else(|| Error::not_connected("the connection broke and none could be opened since"))
+        let epoch = pool.epoch();
+        if place.wire.take_if(|wire| !wire.is_reusable() || !wire.is_current(epoch)).is_some() {
+            pool.metrics.broken.inc();
+        }
+        let wire = match place.wire.take() {
+            Some(wire) => wire,
+            None => pool.dial(place.node()?).await?,
+        };
+        Ok(place.wire.insert(wire))
     }
 
     /// Takes a place that is to lead to `node`, with a free connection if there is one. Whether that needs no check;
@@ -98,7 +100,7 @@ impl Blocking {
         let Some(place) = &mut self.place else { return false };
         let pool = &place.pool.pool;
         let Taken { wire, closed } = pool.take(node);
-        place.taken = true;
+        place.node = Some(node.clone());
         drop(closed);
         let Some((wire, since)) = wire else { return false };
         let fresh = now.saturating_duration_since(since) < pool.link.core.config.health_check_interval
@@ -111,7 +113,7 @@ impl Blocking {
     pub(super) async fn connect(&mut self, key: Option<&[u8]>) -> Result<(), Error> {
         let pool = self.place_mut()?.pool.pool.clone();
         let node = pool.link.node_soon(key).await?;
-        if !self.place_mut()?.taken && self.take(&node, Instant::now()) {
+        if self.place_mut()?.node.is_none() && self.take(&node, Instant::now()) {
             return Ok(());
         }
         let place = self.place_mut()?;

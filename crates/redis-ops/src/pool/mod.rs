@@ -202,21 +202,25 @@ impl Pool {
 #[derive(Debug)]
 struct Place {
     pool: BlockingPool,
-    /// Whether the pool counts it; not before its holder knows to which node it is to lead.
-    taken: bool,
+    /// Where it leads; the pool counts it from when that is known.
+    node: Option<Arc<Node>>,
     wire: Option<Wire>,
 }
 
 impl Place {
     fn new(pool: BlockingPool) -> Self {
-        Self { pool, taken: false, wire: None }
+        Self { pool, node: None, wire: None }
+    }
+
+    fn node(&self) -> Result<Arc<Node>, Error> {
+        self.node.clone().ok_or_else(|| Error::not_connected("no node was found yet"))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let pool = &self.pool.pool;
-        if self.taken {
+        if self.node.is_some() {
             pool.give_back(self.wire.take());
         }
         pool.permits.add_permits(1);

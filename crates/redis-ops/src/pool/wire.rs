@@ -40,10 +40,6 @@ impl Wire {
         Ok(Self { single: Single::new(stream), node, id, epoch })
     }
 
-    pub(super) fn node(&self) -> &Arc<Node> {
-        &self.node
-    }
-
     pub(super) fn leads_to(&self, node: &Arc<Node>) -> bool {
         Arc::ptr_eq(&self.node, node)
     }

@@ -10,7 +10,8 @@ use crate::error::Error;
 use crate::redis::Redis;
 use crate::wire::Request;
 
-/// Streams asked about in one round trip. 100 take Redis a quarter of a millisecond, which others then wait at most.
+/// Streams asked about in one round trip. 100 hold others up for less than half a millisecond; with 50 nobody waits less,
+/// and the whole takes a quarter longer (bench `redis_ops`, section `streams`).
 const CHUNK: usize = 100;
 
 impl Redis {
