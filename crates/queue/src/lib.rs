@@ -22,6 +22,7 @@ mod lease;
 mod meters;
 mod queue;
 mod queues;
+mod random;
 mod record;
 mod redis;
 mod state;

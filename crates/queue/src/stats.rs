@@ -55,6 +55,11 @@ pub struct QueueStats {
     pub waiting_claims: u64,
 }
 
+/// When a full queue will have room again, from the jobs finished per second: 1 s to 60 s.
+pub(crate) fn retry_after(per_second: f64) -> Duration {
+    Duration::from_secs_f64((1.0 / per_second.max(1.0 / 60.0)).max(1.0))
+}
+
 /// Events of the last minute, in a ring of 60 one-second slots: no timer, constant memory.
 #[derive(Debug)]
 pub(crate) struct Rate {

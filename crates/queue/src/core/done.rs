@@ -55,12 +55,7 @@ impl Done {
 
     /// When a full queue will have room again, from the recent rate: 1 s to 60 s.
     pub(super) fn retry_after(&self, now: i64) -> Duration {
-        let rate = self.rate.per_second(now);
-        if rate >= 1.0 {
-            Duration::from_secs(1)
-        } else {
-            Duration::from_secs_f64((1.0 / rate.max(1.0 / 60.0)).min(60.0))
-        }
+        crate::stats::retry_after(self.rate.per_second(now))
     }
 
     fn insert(&mut self, number: u64, finished: Finished) {

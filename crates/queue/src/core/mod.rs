@@ -16,7 +16,6 @@ mod line;
 mod load;
 mod manage;
 mod push;
-mod random;
 mod upkeep;
 
 use std::collections::BTreeSet;
@@ -33,13 +32,13 @@ pub(crate) use load::Loader;
 pub(crate) use manage::{Found, queue_key};
 pub(crate) use push::check;
 
+use crate::random::Random;
 use crate::record::{JOBS, StoredJob, encode, key};
 use crate::stats::Rate;
 use crate::{Change, Counts, JobId, QueueConfig, QueueName, State};
 use done::Done;
 use entry::Slab;
 use line::{Lanes, Line};
-use random::Random;
 
 use upkeep::{Idempotencies, Log};
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tidegate_metrics::Registry;
-use tidegate_redis_ops::{BreakerState, Config, Redis};
+use tidegate_redis_ops::{Config, Redis};
 use tokio_util::sync::CancellationToken;
 
 /// Pause after an attempt to connect that failed.
@@ -54,10 +54,6 @@ impl BeatLine {
 
     /// Where to send a beat: the common way while this one is down, so that it is not the last to come back.
     pub(super) fn or<'a>(&'a self, common: &'a Redis) -> &'a Redis {
-        let is_up = |redis: &&Redis| {
-            let health = redis.health();
-            health.connected && health.breaker == BreakerState::Closed
-        };
-        self.0.get().filter(is_up).unwrap_or(common)
+        self.0.get().filter(|redis| redis.is_ready()).unwrap_or(common)
     }
 }

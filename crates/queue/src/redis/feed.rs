@@ -101,7 +101,7 @@ impl Shared {
     fn begin_feed(self: &Arc<Self>) -> watch::Receiver<bool> {
         let (live, receiver) = watch::channel(false);
         let mut subscription = self.redis.subscribe(self.keys.events());
-        let (shared, closed) = (Arc::downgrade(self), self.closed.clone());
+        let shared = Arc::downgrade(self);
         let listening = async move {
             loop {
                 let signal = subscription.next().await;
@@ -120,12 +120,7 @@ impl Shared {
                 }
             }
         };
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = closed.cancelled() => {}
-                () = listening => {}
-            }
-        });
+        self.spawn(listening);
         receiver
     }
 

@@ -9,8 +9,9 @@ use tidegate_redis_ops::Coalescer;
 
 use super::call::Slot;
 use super::queue::{RedisQueue, SCRIPT_MAX, Shared};
-use super::record::{Outgoing, outgoing};
+use super::record::{Outgoing, number_in, outgoing};
 use super::scripts::SCRIPTS;
+use crate::stats::retry_after;
 use crate::{Error, Idempotency, NewJob, Pushed, Rejected, State};
 
 /// Bytes that weigh as much as a job: 1000 jobs or 4 MiB travel together.
@@ -248,24 +249,23 @@ impl Shared {
         let (live, bytes) = (reply.number()?, reply.number()?);
         self.filled(live, bytes);
         let (answers, finished) = (reply.bytes()?, reply.number()?);
-        self.read_answers(count, &answers, retry_after(finished))
+        self.read_answers(count, &answers, retry_after(finished as f64 / 60.0))
     }
 
     /// `a` and the first id when all were accepted and are available, `s` and 8 bytes for each otherwise, `m` for a name that
     /// was used for something else.
     fn read_answers(&self, count: usize, answers: &[u8], retry_after: Duration) -> Result<Vec<Answer>, Error> {
-        let number = |bytes: &[u8]| bytes.iter().take(6).fold(0, |number, byte| number << 8 | u64::from(*byte));
         let pushed = |number, state, duplicate| Ok(Pushed { id: self.id(number), state, duplicate });
         match answers.split_first() {
             Some((b'a', first)) => {
-                let first = number(first);
+                let first = number_in(first);
                 Ok((first..first + count as u64).map(|number| pushed(number, State::Available, false)).collect())
             }
             Some((b's', all)) if all.len() == count * 8 => Ok(all
                 .chunks_exact(8)
                 .map(|answer| {
                     let (value, state) =
-                        (number(&answer[1..]), State::from_code(answer[7]).unwrap_or(State::Available));
+                        (number_in(&answer[1..7]), State::from_code(answer[7]).unwrap_or(State::Available));
                     match answer[0] {
                         b'P' => pushed(value, state, false),
                         b'D' => pushed(value, state, true),
@@ -279,15 +279,5 @@ impl Shared {
             Some((b'm', _)) => Err(Error::IdempotencyMismatch),
             _ => Err(Error::Redis(tidegate_redis_ops::Error::Reply { expected: "an answer per job", got: "others" })),
         }
-    }
-}
-
-/// When a full queue will have room again, from the jobs finished in the last minute: 1 s to 60 s.
-fn retry_after(finished: u64) -> Duration {
-    let per_second = finished as f64 / 60.0;
-    if per_second >= 1.0 {
-        Duration::from_secs(1)
-    } else {
-        Duration::from_secs_f64((1.0 / per_second.max(1.0 / 60.0)).min(60.0))
     }
 }

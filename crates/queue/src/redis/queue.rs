@@ -18,7 +18,7 @@ use super::decode::{self, Seen};
 use super::feed::Feed;
 use super::keys::Keys;
 use super::push::Pushes;
-use super::record::Record;
+use super::record::{Record, number_in};
 use super::scripts::SCRIPTS;
 use super::step::Steps;
 use super::watch::Watch;
@@ -94,6 +94,16 @@ pub(crate) struct RedisQueue {
     pub(super) steps: Steps,
 }
 
+/// What a script said of one job.
+struct Verdict {
+    /// `o` when it did what was asked.
+    came: Bytes,
+    /// The job as it was.
+    before: Job,
+    /// What else it said.
+    reply: Reply,
+}
+
 impl Shared {
     pub(super) fn new(name: QueueName, parts: Parts) -> Self {
         let keys = Keys::new(&parts.config.redis_prefix, &name);
@@ -124,16 +134,24 @@ impl Shared {
         }
     }
 
+    /// Runs a task that ends with the queues at the latest.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let closed = self.closed.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
     pub(super) fn id(&self, number: u64) -> JobId {
         JobId { queue: self.name.clone(), number }
     }
 
     /// A random number for the jitter of one call.
     pub(super) fn chance(&self) -> u32 {
-        // SplitMix64 on a counter, see `core/random.rs`.
-        let mut z = self.chance.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        (z ^ (z >> 27)) as u32
+        crate::random::mix(self.chance.fetch_add(crate::random::STEP, Ordering::Relaxed)) as u32
     }
 
     /// The clock of Redis as this process reckons it since the last reply.
@@ -297,16 +315,26 @@ impl RedisQueue {
         found.into_bytes_or_nil()?.ok_or_else(missing)
     }
 
-    pub(crate) async fn cancel(&self, id: &JobId) -> Result<Job, Error> {
+    /// Runs a script that judges one job.
+    async fn verdict(
+        &self,
+        id: &JobId,
+        call: impl AsyncFnOnce(Vec<Bytes>) -> Result<Reply, Error>,
+    ) -> Result<Verdict, Error> {
         let unknown = || Error::JobNotFound { id: id.clone() };
-        let number = number(id).ok_or_else(unknown)?;
-        let mut reply = self.shared.call(&SCRIPTS.cancel, vec![number]).await?;
+        let mut reply = call(vec![number(id).ok_or_else(unknown)?]).await?;
         self.shared.count(&reply.bytes()?);
         let came = reply.bytes()?;
         if &came[..] == b"n" {
             return Err(unknown());
         }
         let before = decode::seen(id, reply.next()?)?.ok_or_else(unknown)?.job;
+        Ok(Verdict { came, before, reply })
+    }
+
+    pub(crate) async fn cancel(&self, id: &JobId) -> Result<Job, Error> {
+        let Verdict { came, before, reply } =
+            self.verdict(id, async |number| self.shared.call(&SCRIPTS.cancel, number).await).await?;
         if &came[..] == b"x" {
             return Err(Error::Conflict { id: id.clone(), state: before.state, verb: "cancel" });
         }
@@ -320,15 +348,8 @@ impl RedisQueue {
     }
 
     pub(crate) async fn retry(&self, id: &JobId) -> Result<Job, Error> {
-        let unknown = || Error::JobNotFound { id: id.clone() };
-        let number = number(id).ok_or_else(unknown)?;
-        let mut reply = self.shared.call_once(&SCRIPTS.retry, vec![number]).await?;
-        self.shared.count(&reply.bytes()?);
-        let came = reply.bytes()?;
-        if &came[..] == b"n" {
-            return Err(unknown());
-        }
-        let before = decode::seen(id, reply.next()?)?.ok_or_else(unknown)?.job;
+        let Verdict { came, before, mut reply } =
+            self.verdict(id, async |number| self.shared.call_once(&SCRIPTS.retry, number).await).await?;
         let conflict = |verb| Err(Error::Conflict { id: id.clone(), state: before.state, verb });
         match &came[..] {
             b"x" => return conflict("retry"),
@@ -373,7 +394,7 @@ impl RedisQueue {
             let mut reply = self.shared.call(&SCRIPTS.list, args).await?;
             let next = reply.bytes()?;
             for (id, view) in reply.pairs()? {
-                let id = self.shared.id(eight(&id));
+                let id = self.shared.id(number_in(&id));
                 if let Some(seen) = decode::seen(&id, view)? {
                     page.jobs.push(seen.job);
                 }
@@ -381,7 +402,7 @@ impl RedisQueue {
             if next.is_empty() {
                 return Ok(page);
             }
-            from = eight(&next);
+            from = number_in(&next);
             looks = looks.saturating_sub(LOOKS);
             if page.jobs.len() >= filter.limit || looks == 0 {
                 page.next = Some(from.saturating_sub(1));
@@ -456,11 +477,8 @@ impl RedisQueue {
         let newest = command("XREVRANGE", vec!["+".into(), "-".into(), "COUNT".into(), "1".into()]).await?;
         let Some(last) = entries(&shared.name, newest)?.pop() else { return Ok(Vec::new()) };
         let place = place.max(last.place.saturating_sub(shared.config.history_max));
-        let stats_now = match &shared.config.clock {
-            crate::Clock::Manual(clock) => clock.now(),
-            crate::Clock::System => crate::Clock::System.now(),
-        };
-        let oldest = UnixMillis(stats_now.0.saturating_sub(crate::core::millis(shared.config.history_age)));
+        let oldest =
+            UnixMillis(shared.config.clock.now().0.saturating_sub(crate::core::millis(shared.config.history_age)));
         let holder =
             command("XREVRANGE", vec![(place + 1).to_string().into(), "-".into(), "COUNT".into(), "1".into()]).await?;
         let from = first_id(&holder).unwrap_or_else(|| "-".into());
@@ -507,10 +525,6 @@ fn number(id: &JobId) -> Option<Bytes> {
 /// Six bytes, big-endian.
 fn six(number: u64) -> Bytes {
     Bytes::copy_from_slice(&number.min(super::record::U48).to_be_bytes()[2..])
-}
-
-fn eight(six: &[u8]) -> u64 {
-    six.iter().take(6).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 pub(super) fn outcome(letter: u8) -> Outcome {

@@ -159,6 +159,11 @@ impl Data {
     }
 }
 
+/// The number that up to eight bytes are, the most significant first.
+pub(crate) fn number_in(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// Reads bytes from the front; every step says what is missing when there is too little.
 pub(crate) struct Reader(pub(crate) Bytes);
 
@@ -171,7 +176,7 @@ impl Reader {
     }
 
     pub(crate) fn number(&mut self, length: usize) -> Result<u64, String> {
-        Ok(self.take(length)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+        Ok(number_in(&self.take(length)?))
     }
 
     pub(crate) fn instant(&mut self) -> Result<UnixMillis, String> {

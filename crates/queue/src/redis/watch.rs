@@ -11,6 +11,7 @@ use tidegate_redis_ops::Signal;
 use tokio::sync::{Notify, broadcast};
 
 use super::queue::Shared;
+use super::record::number_in;
 use crate::JobId;
 
 /// Cancels a receiver may be behind; beats bring what it missed.
@@ -85,7 +86,7 @@ impl Shared {
     pub(super) fn listen(self: &Arc<Self>) {
         if !self.watch.has_begun.swap(true, Ordering::SeqCst) {
             let subscription = self.redis.subscribe(self.keys.wake());
-            let (shared, closed) = (Arc::downgrade(self), self.closed.clone());
+            let shared = Arc::downgrade(self);
             let mut reconnects = self.redis.reconnects();
             let listening = async move {
                 let mut subscription = subscription;
@@ -102,12 +103,7 @@ impl Shared {
                     }
                 }
             };
-            self.tasks.spawn(async move {
-                tokio::select! {
-                    () = closed.cancelled() => {}
-                    () = listening => {}
-                }
-            });
+            self.spawn(listening);
         }
     }
 
@@ -121,10 +117,9 @@ impl Shared {
                 Some((b'w', who)) if who == self.process.as_bytes() && !self.watch.is_unknown() => {}
                 Some((b'w', _)) => self.watch.ring(),
                 Some((b'c', id)) if id.len() == 6 => {
-                    let number = id.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
                     if let Some(cancels) = self.watch.cancels.get() {
                         // Nobody may be left to hear it.
-                        let _ = cancels.send(self.id(number));
+                        let _ = cancels.send(self.id(number_in(id)));
                     }
                 }
                 _ => tracing::warn!(queue = %self.name, "a message of an unknown kind on the wake-up channel"),
