@@ -1,4 +1,5 @@
-//! Redis behind one small surface: errors that tell what happened, scripts, wake-ups, coalescing, health.
+//! Redis behind one small surface: errors that tell what happened, scripts, wake-ups, coalescing, blocking reads, streams,
+//! health.
 //!
 //! Standalone, unix socket, Sentinel, Cluster; plain or TLS; Redis 6.2 and newer, Valkey. A call is sent at most once, and
 //! its error's [`Class`] says whether it may have been executed.
