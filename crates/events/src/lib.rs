@@ -40,5 +40,6 @@ pub use id::EventId;
 pub use name::{GroupName, StreamName};
 pub use pattern::Pattern;
 pub use record::TABLES;
+pub use redis::redis_reference;
 pub use stats::Stats;
 pub use stream::{Order, Page, Read, StreamInfo, StreamPage, Trim};

@@ -2,7 +2,8 @@
 //! are served in between; in a cluster all nodes at the same time.
 
 use bytes::Bytes;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all, try_join_all};
 
 use super::info::StreamInfo;
 use super::scripts;
@@ -20,27 +21,28 @@ impl Redis {
     ///
     /// Errors: the first one; a read, asking again is safe.
     pub async fn stream_infos(&self, keys: &[Bytes]) -> Result<Vec<Option<StreamInfo>>, Error> {
-        let ask = async |key: &Bytes| {
-            let head: &[&[u8]] = &[b"XINFO", b"STREAM"];
-            let request = Request { head, keys: std::slice::from_ref(key), args: &[] };
-            match self.call(Some(key), request).await {
-                Ok(reply) => StreamInfo::read(reply).map(Some),
-                Err(error) if is_absent(&error) => Ok(None),
-                Err(error) => Err(error),
-            }
-        };
-        self.each(keys, ask).await
+        self.each(keys, |key| self.info_of(key).boxed()).await
+    }
+
+    async fn info_of(&self, key: &Bytes) -> Result<Option<StreamInfo>, Error> {
+        let head: &[&[u8]] = &[b"XINFO", b"STREAM"];
+        match self.call(Some(key), Request { head, keys: std::slice::from_ref(key), args: &[] }).await {
+            Ok(reply) => StreamInfo::read(reply).map(Some),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether there is a stream of that name, for each, in the order asked. A key of another type is none.
     ///
     /// Errors: the first one; a read, asking again is safe.
     pub async fn exists_many(&self, keys: &[Bytes]) -> Result<Vec<bool>, Error> {
-        let ask = async |key: &Bytes| {
-            let request = Request { head: &[b"TYPE"], keys: std::slice::from_ref(key), args: &[] };
-            Ok(self.call(Some(key), request).await?.as_str()? == "stream")
-        };
-        self.each(keys, ask).await
+        self.each(keys, |key| self.is_stream(key).boxed()).await
+    }
+
+    async fn is_stream(&self, key: &Bytes) -> Result<bool, Error> {
+        let request = Request { head: &[b"TYPE"], keys: std::slice::from_ref(key), args: &[] };
+        Ok(self.call(Some(key), request).await?.as_str()? == "stream")
     }
 
     /// Deletes streams and says for each whether there was one, in the order given. A key of another type stays.
@@ -49,8 +51,8 @@ impl Redis {
     /// sent.
     pub async fn delete_many(&self, keys: &[Bytes]) -> Result<Vec<bool>, Error> {
         if self.is_cluster() {
-            let delete = async |key: &Bytes| Ok(self.delete_together(std::slice::from_ref(key)).await? == [true]);
-            return self.each(keys, delete).await;
+            let delete = |key| async move { Ok(self.delete_together(std::slice::from_ref(key)).await? == [true]) };
+            return self.each(keys, |key| delete(key).boxed()).await;
         }
         let mut deleted = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(CHUNK) {
@@ -69,9 +71,13 @@ impl Redis {
     }
 
     /// Asks about each key: chunk by chunk at each node, all nodes at the same time.
-    async fn each<T>(&self, keys: &[Bytes], ask: impl AsyncFn(&Bytes) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+    async fn each<'a, T>(
+        &'a self,
+        keys: &'a [Bytes],
+        ask: impl Fn(&'a Bytes) -> BoxFuture<'a, Result<T, Error>>,
+    ) -> Result<Vec<T>, Error> {
         let ask = &ask;
-        let at_node = async |places: Vec<usize>| {
+        let at_node = |places: Vec<usize>| async move {
             let mut answers = Vec::with_capacity(places.len());
             for chunk in places.chunks(CHUNK) {
                 for (&place, answer) in chunk.iter().zip(join_all(chunk.iter().map(|&place| ask(&keys[place]))).await) {
