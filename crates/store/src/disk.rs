@@ -40,6 +40,8 @@ pub(crate) struct Disk {
     pub(crate) folder: Folder,
     /// Whether the process before this one closed the store, and nothing was given up since.
     pub(crate) ended_cleanly: bool,
+    /// Whether something was given up now.
+    pub(crate) was_repaired: bool,
 }
 
 /// How far a commit goes before it returns.
@@ -87,8 +89,9 @@ impl Disk {
             std::fs::remove_file(folder.failed()).map_err(Error::io("remove", folder.failed()))?;
         }
         // Last: a start that fails has not ended the run before it.
-        let ended_cleanly = ending::take(&folder.closed(), found, prepared.is_new)? && !prepared.repaired;
-        Ok((Self { database, own, tables, head, folder, ended_cleanly }, last))
+        let was_repaired = prepared.repaired;
+        let ended_cleanly = ending::take(&folder.closed(), found, prepared.is_new)? && !was_repaired;
+        Ok((Self { database, own, tables, head, folder, ended_cleanly, was_repaired }, last))
     }
 
     /// Applies the writes as group `number`; of several writes to a key the last one counts.

@@ -166,6 +166,16 @@ impl Store {
         }
     }
 
+    /// Whether this start gave something up that was acknowledged, as [`Config::repair`] permits; [`Self::ended_cleanly`] is
+    /// `false` then. Told by this start only.
+    #[must_use]
+    pub fn was_repaired(&self) -> bool {
+        match &self.engine {
+            Engine::Disk(on_disk) => on_disk.disk.was_repaired,
+            Engine::Memory(_) => false,
+        }
+    }
+
     /// Whether the store works at all.
     ///
     /// # Errors

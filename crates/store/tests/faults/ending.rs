@@ -43,7 +43,7 @@ fn a_killed_run_did_not_end_cleanly_and_the_next_start_tells_it_once() {
         }
         child.kill();
         let store = open(config(folder.path())).unwrap();
-        assert!(!store.ended_cleanly(), "killed after {writes} writes");
+        assert!(!store.ended_cleanly() && !store.was_repaired(), "killed after {writes} writes");
         drop(store);
         assert!(ended_cleanly(folder.path()), "the run that told it was closed");
     }
@@ -66,7 +66,7 @@ fn a_repair_that_gave_something_up_is_no_clean_end_and_one_that_did_not_is() {
     let folder = folder();
     filled(folder.path(), 10, 64);
     let store = open(Config { repair: true, ..config(folder.path()) }).unwrap();
-    assert!(store.ended_cleanly(), "nothing was given up");
+    assert!(store.ended_cleanly() && !store.was_repaired(), "nothing was given up");
     drop(store);
     let path = journal(folder.path());
     let mut bad = trim(&path);
@@ -74,9 +74,10 @@ fn a_repair_that_gave_something_up_is_no_clean_end_and_one_that_did_not_is() {
     bad[place + 20] ^= 1;
     std::fs::write(&path, &bad).unwrap();
     let store = open(Config { repair: true, ..config(folder.path()) }).unwrap();
-    assert!(!store.ended_cleanly());
+    assert!(!store.ended_cleanly() && store.was_repaired());
     drop(store);
-    assert!(ended_cleanly(folder.path()));
+    let store = open(config(folder.path())).unwrap();
+    assert!(store.ended_cleanly() && !store.was_repaired());
 }
 
 #[test]
