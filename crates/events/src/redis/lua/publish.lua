@@ -12,18 +12,14 @@ local layout, window, byte = ARGV[7], tonumber(ARGV[4]), string.byte
 local n, at, ids, last, again = #layout, 8, {}, nil, false
 local answer = call('EXISTS', key) == 0 and 'n' or '-'
 if window then
-  -- Forgets what is too old or too much; what this call brings makes room for itself.
+  -- What is too old is forgotten before it is looked for, what is too much afterwards.
   local time = call('TIME')
   local oldest = time[1] * 1000 + math.floor(time[2] / 1000) - window
-  local over = call('HLEN', KEYS[3]) + n - tonumber(ARGV[5])
   for _ = 1, 2 * n + 100 do
-    local head = call('LINDEX', KEYS[4], 0)
-    if not head then break end
-    local ms, id = string.match(head, '^(%d+)%-%d+ (.*)$')
-    if over <= 0 and tonumber(ms) > oldest then break end
+    local ms, id = string.match(call('LINDEX', KEYS[4], 0) or '', '^(%d+)%-%d+ (.*)$')
+    if not id or tonumber(ms) > oldest then break end
     call('LPOP', KEYS[4])
     call('HDEL', KEYS[3], id)
-    over = over - 1
   end
 end
 for i = 1, n do
@@ -61,6 +57,11 @@ if last then
   if ARGV[2] ~= '' then call('XTRIM', key, 'MAXLEN', '~', ARGV[2]) end
   if ARGV[3] ~= '' then call('XTRIM', key, 'MINID', '~', string.format('%.0f', math.max(0, ms - ARGV[3]))) end
   if window then
+    for _ = 1, math.min(call('HLEN', KEYS[3]) - ARGV[5], 2 * n + 100) do
+      local id = string.match(call('LPOP', KEYS[4]) or '', '^%d+%-%d+ (.*)$')
+      if not id then break end
+      call('HDEL', KEYS[3], id)
+    end
     call('PEXPIRE', KEYS[3], ARGV[4])
     call('PEXPIRE', KEYS[4], ARGV[4])
   end
