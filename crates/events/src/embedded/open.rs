@@ -91,10 +91,7 @@ pub(super) fn load(store: &Store, tables: Tables, config: &Config) -> Result<Loa
     }
     let next_no = loader.next_no()?;
     loader.doom_orphans();
-    let newest = streams.values().map(|stream| stream.state.lock().last.ms).max();
-    if let Some(newest) = newest.filter(|_| !is_clean && (store.durability() != Durability::Sync || loader.has_lost)) {
-        let loss = (newest, config.clock.now_ms().max(newest));
-        loader.batch.put(tables.streams, key(LOSS, &loss.0.to_be_bytes()), encode(&loss.1));
+    if let Some(loss) = loader.loss(config.clock.now_ms()) {
         losses.retain(|(from, _)| *from != loss.0);
         losses.push(loss);
         for (from, _) in losses.drain(..losses.len().saturating_sub(LOSSES_MAX)) {
@@ -147,6 +144,23 @@ impl Loader<'_> {
         // Their group was given up by a repair; it is made again where it begins, and delivers them again.
         strays.into_iter().for_each(|key| self.batch.delete(self.tables.pending, key));
         Ok(())
+    }
+
+    /// Between which instants events may have been lost: after the newest one that is there.
+    ///
+    /// A `kill -9` under `everysec` loses nothing, but cannot be told from a power cut here.
+    fn loss(&mut self, now_ms: u64) -> Option<(u64, u64)> {
+        let is_weak = !self.store.ended_cleanly() && self.store.durability() != Durability::Sync;
+        if !is_weak && !self.store.was_repaired() && !self.has_lost {
+            return None;
+        }
+        let newest = self.by_no.values().map(|stream| stream.state.lock().last.ms).max()?;
+        // Not before the newest itself, which is known to stand next to the one before it; where the clock was set back, the
+        // next one has its millisecond.
+        let from = newest.saturating_add(1).min(now_ms.max(newest));
+        let to = now_ms.max(newest.saturating_add(1));
+        self.batch.put(self.tables.streams, key(LOSS, &from.to_be_bytes()), encode(&to));
+        Some((from, to))
     }
 
     /// Compares what the record of a stream says with the events that are there.

@@ -113,12 +113,12 @@ impl Stream {
 
     /// When upkeep must look at it: it is longer than it may be, or its oldest event or idempotence id gets too old.
     pub(super) fn next_due(&self, state: &State, window_ms: u64) -> u64 {
-        let excess = self.retention.length_max.is_some_and(|max| state.length() > max.saturating_add(slack(max)));
+        let excess = self.retention.length_max.is_some_and(|max| state.count > max.saturating_add(slack(max)));
         if excess {
             return 0;
         }
         let after = |id: EventId, ms: u64| id.ms.saturating_add(ms).saturating_add(delay_ms(ms));
-        let oldest = (state.length() > 0).then_some(state.first);
+        let oldest = (state.count > 0).then_some(state.first);
         let aged = oldest.zip(self.age_ms()).map_or(NEVER, |(first, age)| after(first, age));
         aged.min(state.seen.oldest().map_or(NEVER, |oldest| after(oldest, window_ms)))
     }
