@@ -15,6 +15,7 @@ pub(crate) const COMMANDS: &[(&str, &[&str])] = &[
             "hstrlen",
         ],
     ),
+    ("lists", &["lindex", "lpop", "rpush"]),
     (
         "sorted sets",
         &[

@@ -27,7 +27,7 @@ pub(super) fn values(event: NewEvent) -> (u8, impl Iterator<Item = Bytes>) {
 /// Reads an entry, and whether somebody else wrote it.
 ///
 /// All bytes are copied: those of the entry are slices of a read buffer, which a single event would keep alive.
-pub(super) fn read(entry: StreamEntry) -> (Event, bool) {
+pub(super) fn read(entry: &StreamEntry) -> (Event, bool) {
     let id = EventId::from(entry.id);
     match entry.fields.first() {
         Some((name, value)) if (&name[..], &value[..]) == MARK => (ours(id, &entry.fields[1..]), false),
@@ -95,12 +95,12 @@ mod tests {
         assert_eq!((has, values.count()), (0b11_0011, 4));
         let fields: [(&[u8], &[u8]); 6] =
             [(b"tg", b"1"), (b"type", b"k"), (b"data", b"{}"), (b"subject", b"s"), (b"id", b"i"), (b"later", b"?")];
-        assert_eq!(read(entry(&fields)), (Event::new(EventId { ms: 7, seq: 1 }, event), false));
+        assert_eq!(read(&entry(&fields)), (Event::new(EventId { ms: 7, seq: 1 }, event), false));
     }
 
     #[test]
     fn what_others_wrote_becomes_an_object() {
-        let (event, is_foreign) = read(entry(&[(b"type", b"made"), (b"a", b"1"), (b"a", b"\"2\""), (b"a", b"\xff")]));
+        let (event, is_foreign) = read(&entry(&[(b"type", b"made"), (b"a", b"1"), (b"a", b"\"2\""), (b"a", b"\xff")]));
         assert!(is_foreign);
         assert_eq!(event.kind.as_deref(), Some(&b"made"[..]));
         assert_eq!(event.data, r#"{"a":["1","\"2\"","�"],"type":"made"}"#);
@@ -109,13 +109,13 @@ mod tests {
                 id: StreamId::MIN,
                 fields: vec![(Bytes::from_static(b"type"), Bytes::copy_from_slice(kind))],
             };
-            assert_eq!(read(entry).0.kind, None);
+            assert_eq!(read(&entry).0.kind, None);
         }
     }
 
     #[test]
     fn a_foreign_entry_cannot_pass_for_ours_by_a_later_field() {
-        let (event, is_foreign) = read(entry(&[(b"data", b"{}"), (b"tg", b"1")]));
+        let (event, is_foreign) = read(&entry(&[(b"data", b"{}"), (b"tg", b"1")]));
         assert!(is_foreign);
         assert_eq!(event.data, r#"{"data":"{}","tg":"1"}"#);
     }

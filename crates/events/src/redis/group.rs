@@ -148,7 +148,7 @@ fn read_step(reply: Value) -> Result<(Bytes, Stepped), RedisError> {
         let (entries, counts) = (StreamEntry::list(entries)?, counts.into_array()?);
         let delivery = |(found, count): (StreamEntry, Value)| {
             let deliveries = u32::try_from(count.as_int()?).unwrap_or(u32::MAX);
-            Ok(Delivery { event: entry::read(found).0, deliveries })
+            Ok(Delivery { event: entry::read(&found).0, deliveries })
         };
         entries.into_iter().zip(counts).map(delivery).collect()
     };

@@ -17,7 +17,7 @@ const fn key(name: &'static str, kind: &'static str, holds: &'static str) -> Key
 }
 
 /// What lies on Redis. `KEY` is the key of a stream.
-pub(super) const KEYS: [Key; 6] = [
+pub(super) const KEYS: [Key; 7] = [
     key("KEY", "stream", "the events; `redis_stream_prefix` (empty by default) and the name of the stream"),
     key(
         "PREFIX:seen:{KEY}",
@@ -29,6 +29,11 @@ pub(super) const KEYS: [Key; 6] = [
         "PREFIX:made:{KEY}",
         "hash",
         "group → who made it: a group that was lost and made again is told from the former one; goes with the stream",
+    ),
+    key(
+        "PREFIX:ended:{KEY}",
+        "string",
+        "where a stream ended that was deleted through Tidegate: its places are not given out again; expires after a minute",
     ),
     key("PREFIX:op:{KEY}:PROCESS", "string", "a process's last publish and its answer; expires 10 minutes after"),
     key(
@@ -78,6 +83,10 @@ impl Keys {
 
     pub(super) fn ages(&self, name: &StreamName) -> Bytes {
         self.companion("ages", name)
+    }
+
+    pub(super) fn ended(&self, name: &StreamName) -> Bytes {
+        self.companion("ended", name)
     }
 
     pub(super) fn made(&self, name: &StreamName) -> Bytes {

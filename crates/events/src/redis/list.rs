@@ -77,7 +77,7 @@ impl Shared {
         let keys = &self.keys;
         let key = keys.stream(stream);
         let message = [b"!", self.process.as_bytes(), b" ", &key].concat();
-        let all = [key.clone(), keys.seen(stream), keys.ages(stream), keys.made(stream)];
+        let all = [key.clone(), keys.ended(stream), keys.seen(stream), keys.ages(stream), keys.made(stream)];
         let args = [keys.bell.clone(), message.into()];
         let reply = call::run(&self.redis, &SCRIPTS.delete, &all, &args, Again::Never).await?;
         self.registry.deleted(&key);

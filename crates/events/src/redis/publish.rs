@@ -92,7 +92,7 @@ impl RedisBus {
         if !shared.config.batch_wait.is_zero() {
             publisher.gather(shared.config.batch_wait).await;
         }
-        match publisher.batches.submit(Batch { events, busy: busy }).await {
+        match publisher.batches.submit(Batch { events, busy }).await {
             Some(answer) => answer,
             None => {
                 Err(Error::Redis(RedisError::Lost { code: "DISCONNECTED", detail: "the publish was given up".into() }))
@@ -157,6 +157,8 @@ impl Shared {
             self.keys.operation(stream, &self.process),
             self.keys.seen(stream),
             self.keys.ages(stream),
+            self.keys.made(stream),
+            self.keys.ended(stream),
         ];
         let reply = call::run(&self.redis, &SCRIPTS.publish, &keys, &args, Again::Harmless).await;
         let reply = reply.map_err(|error| call::of_stream(error, stream))?.into_bytes()?;

@@ -47,7 +47,7 @@ impl RedisBus {
         let mut part = || parts.next().ok_or_else(|| call::unexpected("entries and a number"));
         let (entries, is_cut) = (StreamEntry::list(part()?)?, part()?.as_int()? == 1);
         let more = entries.len() > read.limit || is_cut;
-        let events = entries.into_iter().take(read.limit).map(|found| entry::read(found).0).collect();
+        let events = entries.into_iter().take(read.limit).map(|found| entry::read(&found).0).collect();
         Ok(Page { events, more })
     }
 

@@ -1,4 +1,4 @@
--- KEYS  1 the stream; 2 op; 3 seen; 4 ages
+-- KEYS  1 the stream; 2 op; 3 seen; 4 ages; 5 made; 6 ended
 -- ARGV  1 number of the operation (6 bytes); 2 length kept at least, or ''; 3 age in ms, or ''; 4 idempotence window in ms, or '' when no event has an id; 5 ids remembered at most; 6 the channel; 7 a byte per event: which values it has (1 type, 2 data, 4 key, 8 source, 16 subject, 32 id); 8 … the values, event by event, in that order
 -- reply 'n' where the stream is new, else '-'; then 'r' and the first id of ids that follow each other, or 'l' and all ids between spaces, '=' before one that was there already
 local call, key, operation = redis.call, KEYS[1], ARGV[1]
@@ -10,7 +10,20 @@ if before then
 end
 local layout, window, byte = ARGV[7], tonumber(ARGV[4]), string.byte
 local n, at, ids, last, again = #layout, 8, {}, nil, false
-local answer = call('EXISTS', key) == 0 and 'n' or '-'
+local answer, place = '-', '*'
+if call('EXISTS', key) == 0 then
+  answer = 'n'
+  -- What belonged to a former stream of this name that somebody else deleted.
+  call('UNLINK', KEYS[3], KEYS[4], KEYS[5])
+  -- Of a stream that was just deleted no place is given out again, also within the same millisecond.
+  local ended = call('GET', KEYS[6])
+  if ended then
+    local time, ms, seq = call('TIME'), string.match(ended, '^(%d+)%-(%d+)$')
+    if tonumber(ms) >= time[1] * 1000 + math.floor(time[2] / 1000) then
+      place = ms .. '-' .. string.format('%.0f', seq + 1)
+    end
+  end
+end
 if window then
   -- What is too old is forgotten before it is looked for, what is too much afterwards.
   local time = call('TIME')
@@ -25,11 +38,11 @@ end
 for i = 1, n do
   local has = byte(layout, i)
   if has == 3 then
-    last = call('XADD', key, '*', 'tg', '1', 'type', ARGV[at], 'data', ARGV[at + 1])
-    ids[i], at = last, at + 2
+    last = call('XADD', key, place, 'tg', '1', 'type', ARGV[at], 'data', ARGV[at + 1])
+    ids[i], at, place = last, at + 2, '*'
   elseif has == 2 then
-    last = call('XADD', key, '*', 'tg', '1', 'data', ARGV[at])
-    ids[i], at = last, at + 1
+    last = call('XADD', key, place, 'tg', '1', 'data', ARGV[at])
+    ids[i], at, place = last, at + 1, '*'
   else
     local fields, m, bit = {}, 0, 1
     for _, name in ipairs({ 'type', 'data', 'key', 'source', 'subject', 'id' }) do
@@ -43,8 +56,8 @@ for i = 1, n do
     if known then
       ids[i], again = '=' .. known, true
     else
-      last = call('XADD', key, '*', 'tg', '1', unpack(fields))
-      ids[i] = last
+      last = call('XADD', key, place, 'tg', '1', unpack(fields))
+      ids[i], place = last, '*'
       if has >= 32 then
         call('HSET', KEYS[3], fields[m], last)
         call('RPUSH', KEYS[4], last .. ' ' .. fields[m])

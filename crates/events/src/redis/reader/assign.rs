@@ -119,6 +119,6 @@ fn divide(reader: &Reader, before: &[Arc<Live>]) -> Assigned {
     };
     let (mut direct, mut rung): (Vec<_>, Vec<_>) = live.into_iter().partition(|live| direct.contains(&stay(live)));
     direct.sort_unstable_by(|one, other| one.name().cmp(other.name()));
-    rung.sort_unstable_by_key(|live| stay(live));
+    rung.sort_unstable_by_key(stay);
     Assigned { listens: is_wanted || !rung.is_empty(), direct: direct.into(), rung: rung.into() }
 }

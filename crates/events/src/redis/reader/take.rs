@@ -96,7 +96,7 @@ impl Reader {
             let Some(live) = plan.places.get(&key).and_then(|place| plan.streams.get(*place)) else { continue };
             let (mut events, mut is_foreign) = (Vec::with_capacity(entries.len()), false);
             for found in entries {
-                let (event, others) = entry::read(found);
+                let (event, others) = entry::read(&found);
                 is_foreign |= others;
                 bytes_read += event.bytes();
                 events.push(event);
