@@ -11,6 +11,7 @@ mod parameters;
 mod queues;
 mod render;
 mod sse;
+mod streams;
 pub(crate) mod wire;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ fn enter_all(routes: &mut Routes) {
     home::router(routes);
     jobs::router(routes);
     queues::router(routes);
+    streams::router(routes);
     health::router(routes);
     metrics::router(routes);
     openapi::router(routes);

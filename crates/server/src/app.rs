@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
+use tidegate_events::Bus;
 use tidegate_metrics::Registry;
 use tidegate_queue::Queues;
 use tokio_util::sync::CancellationToken;
@@ -28,11 +29,12 @@ pub(crate) struct App {
     pub(crate) hosts: Hosts,
     pub(crate) bodies: Bodies,
     pub(crate) answers: Answers,
-    /// Of claims that wait for a job.
+    /// Of claims that wait for a job or an event.
     pub(crate) waiting_claims: Seats,
     /// To events, of jobs and of streams.
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) queues: Queues,
+    pub(crate) bus: Bus,
     pub(crate) backend: Shown<Backend>,
     pub(crate) registry: Shown<Registry>,
     /// Cancelled when the drain begins: waits end, streams close.
@@ -48,6 +50,7 @@ pub(crate) struct Parts {
     pub(crate) auth: Auth,
     pub(crate) hosts: Hosts,
     pub(crate) queues: Queues,
+    pub(crate) bus: Bus,
     pub(crate) backend: Backend,
     pub(crate) registry: Registry,
     pub(crate) draining: CancellationToken,
@@ -72,7 +75,7 @@ impl<T> std::ops::Deref for Shown<T> {
 
 impl App {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, auth, hosts, queues, backend, registry, draining } = parts;
+        let Parts { config, auth, hosts, queues, bus, backend, registry, draining } = parts;
         let bodies = Bodies::new(BodyBounds {
             one_max: config.body_bytes_max.as_usize(),
             all_max: config.bodies_bytes_max.as_usize(),
@@ -95,6 +98,7 @@ impl App {
             waiting_claims,
             listeners,
             queues,
+            bus,
             backend: Shown(backend),
             registry: Shown(registry),
             draining,

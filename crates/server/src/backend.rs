@@ -1,13 +1,15 @@
-//! Where the jobs are kept: opened at the start, asked for readiness, closed at the end.
+//! Where jobs and events are kept: opened at the start, asked for readiness, closed at the end.
 //!
-//! [`tidegate_queue`] hides which of the two it is; what is here is what an operator must know about it.
+//! [`tidegate_queue`] and [`tidegate_events`] hide which of the two it is; what is here is what an operator must know
+//! about it.
 
 use std::time::Duration;
 
+use tidegate_events::Bus;
 use tidegate_metrics::Registry;
-use tidegate_queue::{Queues, TABLES};
+use tidegate_queue::Queues;
 use tidegate_redis_ops as redis;
-use tidegate_redis_ops::{BreakerState, Redis};
+use tidegate_redis_ops::{BreakerState, PoolStats, Redis};
 use tidegate_store::Store;
 use tokio::time::timeout;
 
@@ -21,7 +23,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Warnings of Redis, by the names they have in metrics.
 const WARNINGS: [&str; 3] = ["evicting", "weak_durability", "unreadable"];
 
-/// Where the jobs are kept.
+/// Where jobs and events are kept.
 #[derive(Clone)]
 pub(crate) enum Backend {
     /// In a folder of this process.
@@ -57,6 +59,26 @@ impl Backend {
         match self {
             Self::Embedded(store) => Queues::open(store.clone(), config, registry).await,
             Self::Redis(redis) => Queues::connect(redis.clone(), config, registry).await,
+        }
+    }
+
+    /// The event streams kept there.
+    pub(crate) async fn bus(
+        &self,
+        config: tidegate_events::Config,
+        registry: &Registry,
+    ) -> Result<Bus, tidegate_events::Error> {
+        match self {
+            Self::Embedded(store) => Bus::open(store.clone(), FIRST_TABLE_OF_EVENTS, config, registry).await,
+            Self::Redis(redis) => Bus::connect(redis.clone(), config, registry).await,
+        }
+    }
+
+    /// What the pool of connections for blocking reads holds; all zero on the embedded store.
+    pub(crate) fn blocking_pool(&self) -> PoolStats {
+        match self {
+            Self::Embedded(_) => PoolStats::default(),
+            Self::Redis(redis) => redis.blocking_pool().stats(),
         }
     }
 
@@ -103,14 +125,21 @@ impl Backend {
 
     /// Makes everything durable and lets go. On Redis, calls that are still under way get `patience`: what they could
     /// still do, others do as well, when the leases run out.
-    pub(crate) async fn close(&self, queues: &Queues, patience: Duration) {
+    pub(crate) async fn close(&self, queues: &Queues, bus: &Bus, patience: Duration) {
         match self {
             Self::Embedded(_) => {
+                // Before the queues: they close the store.
+                if let Err(error) = bus.close().await {
+                    tracing::error!(%error, "failed to write out events that were not durable yet");
+                }
                 if let Err(error) = queues.close().await {
                     tracing::error!(%error, "failed to write out what was not durable yet");
                 }
             }
             Self::Redis(redis) => {
+                if timeout(patience, bus.close()).await.is_err() {
+                    tracing::warn!("Redis did not answer the last publishes; nobody knows whether they were done");
+                }
                 if timeout(patience, queues.close()).await.is_err() {
                     tracing::warn!(
                         "Redis did not answer the last calls; what they held is handed out again when its leases run out"
@@ -135,14 +164,13 @@ fn unwell(health: &redis::Health) -> Option<String> {
 }
 
 async fn connect(config: &Config, redis: redis::Config, registry: &Registry) -> Result<Redis, StartError> {
-    let place = config.shown("redis");
-    Redis::connect(redis, registry).await.map_err(|source| StartError::redis(place, &config.redis_prefix.0, &source))
+    Redis::connect(redis, registry).await.map_err(|source| StartError::redis(config, &source))
 }
 
 /// Opens the store on a thread where it may block: it reads its journal.
 async fn open_store(config: &Config, registry: &Registry) -> Result<Store, StartError> {
     let durability = match config.durability {
-        Durability::Memory => return Ok(Store::memory(TABLES)),
+        Durability::Memory => return Ok(Store::memory(&tables())),
         Durability::Sync => tidegate_store::Durability::Sync,
         Durability::Everysec => tidegate_store::Durability::EverySecond,
     };
@@ -153,16 +181,24 @@ async fn open_store(config: &Config, registry: &Registry) -> Result<Store, Start
         ..tidegate_store::Config::new(&config.data)
     };
     let registry = registry.clone();
-    let opened = tokio::task::spawn_blocking(move || Store::open(folder, TABLES, &registry)).await;
+    let opened = tokio::task::spawn_blocking(move || Store::open(folder, &tables(), &registry)).await;
     match opened {
         Ok(opened) => Ok(opened?),
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 
-/// The least that Redis must allow a user of this server, as the line that grants it.
-pub fn redis_acl(user: &str, prefix: &str) -> String {
-    redis::acl_line(user, &format!("{prefix}:"), "")
+/// The tables of the embedded store: those of the queues, then those of the events.
+pub(crate) fn tables() -> Vec<&'static str> {
+    [tidegate_queue::TABLES, tidegate_events::TABLES].concat()
+}
+
+const FIRST_TABLE_OF_EVENTS: u8 = tidegate_queue::TABLES.len() as u8;
+
+/// The least that Redis must allow a user of this server, as the line that grants it. Without a prefix for streams, that
+/// is every key.
+pub fn redis_acl(user: &str, prefix: &str, stream_prefix: &str) -> String {
+    redis::acl_line(user, &format!("{prefix}:"), stream_prefix)
 }
 
 #[cfg(test)]

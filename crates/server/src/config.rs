@@ -13,11 +13,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tidegate_events::Pattern;
 use tidegate_queue::QueueName;
 
 pub use docs::{markdown, toml as to_toml};
 pub use resolve::{ConfigError, Flags, Origin, Resolved, resolve};
-pub use value::{Bounds, Bytes, Durability, Hosts, Listen, LogFormat, Overflow, RedisPrefix, RedisUrl, Value};
+pub use value::{
+    Bounds, Bytes, Durability, Hosts, Listen, LogFormat, Overflow, RedisPrefix, RedisUrl, StreamPrefix, Value,
+};
 
 /// One row of the table.
 #[derive(Debug)]
@@ -70,6 +73,8 @@ macro_rules! settings {
             $($(#[doc = $help] pub $key: $type,)*)*
             /// Queues with limits of their own, from `[queues.NAME]` in the file.
             pub queues: BTreeMap<QueueName, QueueLimits>,
+            /// Streams with limits of their own, from `[streams."PATTERN"]` in the file; the first match counts.
+            pub streams: Vec<(Pattern, StreamLimits)>,
         }
 
         /// The table.
@@ -89,7 +94,7 @@ macro_rules! settings {
             /// Reads every field with `read`; fields that cannot be read keep `read`'s errors and their default.
             fn build(read: &mut resolve::Reader<'_>) -> Option<Self> {
                 $($(let $key = read.value::<$type>(stringify!($key));)*)*
-                Some(Self { $($($key: $key?,)*)* queues: BTreeMap::new() })
+                Some(Self { $($($key: $key?,)*)* queues: BTreeMap::new(), streams: Vec::new() })
             }
 
             /// The value of a setting as one would write it, secrets redacted.
@@ -117,9 +122,10 @@ settings! {
         insecure_public: bool = "false", "TIDEGATE_INSECURE_PUBLIC", NONE => NONE, "Listen beyond loopback without tokens: whoever reaches the port may do everything.";
         hosts: Hosts = "", "TIDEGATE_HOSTS", NONE => NONE, "Further host names this server answers for, besides loopback names and the listen address.";
     }
-    "Where jobs are kept" {
-        redis: RedisUrl = "", "REDIS_URL", NONE => NONE, "Redis to keep jobs in, shared by any number of servers, instead of the embedded store: see [several servers](servers.md).";
+    "Where jobs and events are kept" {
+        redis: RedisUrl = "", "REDIS_URL", NONE => NONE, "Redis to keep jobs and events in, shared by any number of servers, instead of the embedded store: see [several servers](servers.md).";
         redis_prefix: RedisPrefix = "tidegate", "TIDEGATE_REDIS_PREFIX", NONE => NONE, "What the names of keys and channels on Redis begin with: servers with the same one share their queues.";
+        redis_stream_prefix: StreamPrefix = "", "TIDEGATE_REDIS_STREAM_PREFIX", NONE => NONE, "What the keys of event streams on Redis begin with, before the stream's name; none: the name is the key, and streams of others are seen.";
         data: PathBuf = "./tidegate-data", "TIDEGATE_DATA", NONE => NONE, "Folder of the embedded store. One process at a time may use it.";
         durability: Durability = "sync", "TIDEGATE_DURABILITY", NONE => NONE, "When a write is answered: `sync` after fsync, `everysec` before (up to 1 s may be lost with the machine), `memory` keeps nothing.";
         disk_reserve: Bytes = "64MiB", "TIDEGATE_DISK_RESERVE", NONE => 1024 * GIB, "Free space below which nothing new is accepted (503), so that work in progress can still end.";
@@ -131,12 +137,12 @@ settings! {
         redis_pool_acquire_timeout: Duration = "5s", "REDIS_POOL_ACQUIRE_TIMEOUT", 100 => HOUR, "How long a call to Redis waits; no call ever waits for a connection of its own, so this is the time for its reply.";
         redis_pool_idle_timeout: Duration = "30s", "REDIS_POOL_IDLE_TIMEOUT", 1 => 24 * HOUR, "Accepted and without effect: shared connections stay open.";
         redis_pool_health_check_interval: Duration = "15s", "REDIS_POOL_HEALTH_CHECK_INTERVAL", 100 => HOUR, "How often an idle connection is asked for a sign of life.";
-        redis_blocking_pool_min: usize = "5", "REDIS_BLOCKING_POOL_MIN", 0 => 1000, "Connections for blocking reads kept open. Used by event streams, which are not part of this version.";
-        redis_blocking_pool_max: usize = "50", "REDIS_BLOCKING_POOL_MAX", 1 => 10_000, "Connections for blocking reads at most, at least redis_blocking_pool_min (as above).";
-        redis_blocking_pool_acquire_timeout: Duration = "5s", "REDIS_BLOCKING_POOL_ACQUIRE_TIMEOUT", 1 => HOUR, "How long a reader waits for one of them (as above).";
-        redis_blocking_pool_idle_timeout: Duration = "60s", "REDIS_BLOCKING_POOL_IDLE_TIMEOUT", 1 => 24 * HOUR, "When an unused one of them is closed (as above).";
-        redis_registry_refresh_interval: Duration = "30s", "REDIS_REGISTRY_REFRESH_INTERVAL", 100 => 24 * HOUR, "How often the list of event streams is renewed (as above).";
-        redis_registry_cache_expiry: Duration = "60s", "REDIS_REGISTRY_CACHE_EXPIRY", 100 => 24 * HOUR, "When an old list of event streams is no longer used, at least redis_registry_refresh_interval (as above).";
+        redis_blocking_pool_min: usize = "5", "REDIS_BLOCKING_POOL_MIN", 0 => 1000, "Connections for blocking reads kept open once used. Event streams need one, however many listen.";
+        redis_blocking_pool_max: usize = "50", "REDIS_BLOCKING_POOL_MAX", 1 => 10_000, "Connections for blocking reads at most, at least redis_blocking_pool_min.";
+        redis_blocking_pool_acquire_timeout: Duration = "5s", "REDIS_BLOCKING_POOL_ACQUIRE_TIMEOUT", 1 => HOUR, "How long a reader waits for one of them.";
+        redis_blocking_pool_idle_timeout: Duration = "60s", "REDIS_BLOCKING_POOL_IDLE_TIMEOUT", 1 => 24 * HOUR, "When an unused one of them is closed, down to redis_blocking_pool_min.";
+        redis_registry_refresh_interval: Duration = "30s", "REDIS_REGISTRY_REFRESH_INTERVAL", 100 => 24 * HOUR, "When the list of event streams is renewed by the next who asks for it; what is made or deleted through Tidegate shows at once.";
+        redis_registry_cache_expiry: Duration = "60s", "REDIS_REGISTRY_CACHE_EXPIRY", 100 => 24 * HOUR, "When an old list of event streams is no longer used, at least redis_registry_refresh_interval.";
     }
     "Queues and workers" {
         lease: Duration = "10s", "TIDEGATE_LEASE", SECOND => HOUR, "How long a claimed job stays with a worker that sends no beat.";
@@ -151,18 +157,38 @@ settings! {
         workers: usize = "10", "TIDEGATE_WORKERS", 1 => 10_000, "Built-in jobs running at once.";
         cpu_threads: usize = "0", "TIDEGATE_CPU_THREADS", 0 => 1024, "Threads for computations; 0 takes one per core.";
     }
+    "Event streams" {
+        streams_max: usize = "100000", "TIDEGATE_STREAMS_MAX", 1 => 10_000_000, "Streams at most (embedded), and names in the list of streams (Redis); beyond it a publish to a new one is refused with 429.";
+        streams_bytes_max: Bytes = "4GiB", "TIDEGATE_STREAMS_BYTES_MAX", MIB => 1024 * GIB, "Bytes of all events together, embedded; beyond it publishing is refused with 429. On Redis its maxmemory decides.";
+        stream_length_max: usize = "1000000", "TIDEGATE_STREAM_LENGTH_MAX", 0 => 1_000_000_000, "Events kept per stream; the oldest beyond go a little later, in batches. 0 for no limit.";
+        stream_age_max: Duration = "7d", "TIDEGATE_STREAM_AGE_MAX", 0 => 3650 * 24 * HOUR, "Events older than this go, a little later. 0 for no limit.";
+        event_bytes_max: Bytes = "1MiB", "TIDEGATE_EVENT_BYTES_MAX", KIB => 64 * MIB, "The largest data of one event.";
+        events_idempotence_max: usize = "100000", "TIDEGATE_EVENTS_IDEMPOTENCE_MAX", 0 => 10_000_000, "Ids of publishers remembered per stream, so that an event published again is not kept twice; beyond it the oldest is forgotten.";
+        events_idempotence_window: Duration = "1d", "TIDEGATE_EVENTS_IDEMPOTENCE_WINDOW", SECOND => 365 * 24 * HOUR, "How long they are remembered.";
+        events_batch_max: usize = "1000", "TIDEGATE_EVENTS_BATCH_MAX", 1 => 10_000, "Events of one publish, and of publishes that share a write, at most.";
+        events_batch_wait: Duration = "0ms", "TIDEGATE_EVENTS_BATCH_WAIT", 0 => SECOND, "How long a write waits for more events to gather; 0: it goes at once, and what comes while it is under way makes up the next.";
+        events_ring_bytes_max: Bytes = "1MiB", "TIDEGATE_EVENTS_RING_BYTES_MAX", 4 * KIB => GIB, "Newest events of a stream that somebody listens to, held in memory for all its listeners; who falls behind further reads the log.";
+        events_rings_bytes_max: Bytes = "64MiB", "TIDEGATE_EVENTS_RINGS_BYTES_MAX", 4 * KIB => 64 * GIB, "The same for all streams together.";
+        events_direct_streams_max: usize = "100", "TIDEGATE_EVENTS_DIRECT_STREAMS_MAX", 1 => 1000, "Redis: streams with listeners that are read directly; for those beyond, publishers ring.";
+        groups_max: usize = "1000", "TIDEGATE_GROUPS_MAX", 1 => 1_000_000, "Consumer groups per stream.";
+        group_pending_max: usize = "100000", "TIDEGATE_GROUP_PENDING_MAX", 1 => 10_000_000, "Deliveries of a group that wait to be acknowledged; beyond it the group gets nothing new.";
+        group_deliveries_max: usize = "5", "TIDEGATE_GROUP_DELIVERIES_MAX", 1 => 1_000_000, "An event delivered so often and not acknowledged goes to the dead letters, the stream `{stream}.dead.{group}`.";
+        group_min_idle: Duration = "30s", "TIDEGATE_GROUP_MIN_IDLE", 0 => 24 * HOUR, "A delivery not acknowledged for so long is delivered again, unless the claim says otherwise (`minIdleMs`).";
+    }
     "Limits of requests" {
         body_bytes_max: Bytes = "16MiB", "TIDEGATE_BODY_BYTES_MAX", KIB => GIB, "Largest request body; beyond it 413.";
         bodies_bytes_max: Bytes = "256MiB", "TIDEGATE_BODIES_BYTES_MAX", KIB => 64 * GIB, "Request bodies held at once, all together; beyond it 503.";
         answers_bytes_max: Bytes = "256MiB", "TIDEGATE_ANSWERS_BYTES_MAX", KIB => 64 * GIB, "Bytes of answers that clients have not read yet, all together; beyond it 503.";
         requests_max: usize = "8192", "TIDEGATE_REQUESTS_MAX", 1 => 1_000_000, "Requests answered at once; beyond it 503.";
-        waiting_claims_max: usize = "4096", "TIDEGATE_WAITING_CLAIMS_MAX", 0 => 1_000_000, "Claims waiting for a job at once, fewer than requests_max; beyond it a claim is answered at once with what there is.";
+        waiting_claims_max: usize = "4096", "TIDEGATE_WAITING_CLAIMS_MAX", 0 => 1_000_000, "Claims waiting for a job or an event at once, fewer than requests_max; beyond it a claim is answered at once with what there is.";
         requests_per_second_max: usize = "0", "TIDEGATE_REQUESTS_PER_SECOND_MAX", 0 => 10_000_000, "Requests taken per second, all callers together; beyond it 429. 0 for no limit.";
         connections_max: usize = "16384", "TIDEGATE_CONNECTIONS_MAX", 1 => 1_000_000, "Connections open at once, some 24 KB each; beyond it 503. Listeners are not among them: they have sse_max.";
         connections_per_address_max: usize = "8192", "TIDEGATE_CONNECTIONS_PER_ADDRESS_MAX", 1 => 1_000_000, "Connections open at once from one address (IPv6: one /64).";
     }
     "Listeners (server-sent events)" {
         sse_max: usize = "65536", "TIDEGATE_SSE_MAX", 0 => 1_000_000, "Event streams open at once, of jobs and of streams, some 1 KB each; beyond it 503. Together with connections_max as far as the limit on open files allows.";
+        sse_streams_max: usize = "256", "TIDEGATE_SSE_STREAMS_MAX", 1 => 256, "Streams one listener may follow, named and matched by patterns.";
+        sse_heartbeat: Duration = "20s", "TIDEGATE_SSE_HEARTBEAT", 100 => HOUR, "A listener of streams hears a comment after so much silence: proxies close connections after 30 to 60 s without bytes.";
         sse_per_token_max: usize = "0", "TIDEGATE_SSE_PER_TOKEN_MAX", 0 => 1_000_000, "Event streams open at once with one token; beyond it 429. 0 for no limit.";
         sse_per_address_max: usize = "32768", "TIDEGATE_SSE_PER_ADDRESS_MAX", 0 => 1_000_000, "Event streams open at once from one address (IPv6: one /64); beyond it 429. 0 for no limit.";
         sse_send_buffer: Bytes = "16KiB", "TIDEGATE_SSE_SEND_BUFFER", 4 * KIB => 4 * MIB, "Bytes the kernel holds for a listener that does not read; Linux doubles the number. Larger for fast streams over long distances.";
@@ -199,6 +225,24 @@ pub struct QueueLimits {
     pub running_limit: usize,
 }
 
+/// What the streams that match a pattern forget; the same settings without `stream_` in front.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamLimits {
+    /// `stream_length_max`, 0 for none.
+    pub length_max: usize,
+    /// `stream_age_max`, zero for none.
+    pub age_max: Duration,
+}
+
+/// What the settings of one stream have in front when they are meant for all.
+const PER_STREAM: &str = "stream_";
+
+impl StreamLimits {
+    fn build(read: &mut resolve::Reader<'_>) -> Option<Self> {
+        Some(Self { length_max: read.value("stream_length_max")?, age_max: read.value("stream_age_max")? })
+    }
+}
+
 /// What the settings of one queue have in front when they are meant for all.
 const PER_QUEUE: &str = "queue_";
 
@@ -228,7 +272,12 @@ impl Config {
         }
     }
 
-    /// Which Redis to keep jobs in and how to talk to it; none for the embedded store.
+    /// What streams forget that no pattern in `streams` matches.
+    pub fn stream_limits(&self) -> StreamLimits {
+        StreamLimits { length_max: self.stream_length_max, age_max: self.stream_age_max }
+    }
+
+    /// Which Redis to keep jobs and events in and how to talk to it; none for the embedded store.
     pub fn redis_config(&self) -> Option<tidegate_redis_ops::Config> {
         use tidegate_redis_ops::{PoolConfig, RegistryConfig};
         let url = self.redis.get()?.clone();

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use tidegate_events as events;
 use tidegate_queue as queue;
 use tidegate_redis_ops as redis;
 
@@ -57,17 +58,25 @@ codes! {
     NotFound = NOT_FOUND, "not_found", "There is nothing at this path.";
     JobNotFound = NOT_FOUND, "job_not_found", "There is no such job.";
     QueueNotFound = NOT_FOUND, "queue_not_found", "There is no such queue.";
+    StreamNotFound = NOT_FOUND, "stream_not_found", "There is no such stream.";
+    GroupNotFound = NOT_FOUND, "group_not_found", "There is no such group.";
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not know this method.";
     RequestTimeout = REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive.";
     Conflict = CONFLICT, "conflict", "The resource's state does not allow this.";
     IdempotencyMismatch = CONFLICT, "idempotency_mismatch", "The idempotency key was used for another request.";
+    NotAStream = CONFLICT, "not_a_stream", "The key of this name on Redis holds something else than a stream.";
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large.";
     UriTooLong = URI_TOO_LONG, "uri_too_long", "The URI is too long.";
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body's media type is not understood here.";
     HostNotAllowed = MISDIRECTED_REQUEST, "host_not_allowed", "This server does not answer for that host.";
     InvalidRequest = UNPROCESSABLE_ENTITY, "invalid_request", "The request is well-formed but not acceptable.";
+    InvalidStreamName = UNPROCESSABLE_ENTITY, "invalid_stream_name", "This cannot be the name of a stream.";
+    InvalidGroupName = UNPROCESSABLE_ENTITY, "invalid_group_name", "This cannot be the name of a group.";
     RateLimited = TOO_MANY_REQUESTS, "rate_limited", "Requests come faster than they are taken.";
     TooManyQueues = TOO_MANY_REQUESTS, "too_many_queues", "There are as many queues as there may be.";
+    TooManyStreams = TOO_MANY_REQUESTS, "too_many_streams", "There are as many streams as there may be.";
+    TooManyGroups = TOO_MANY_REQUESTS, "too_many_groups", "The stream has as many groups as it may.";
+    StreamsFull = TOO_MANY_REQUESTS, "streams_full", "The streams hold as many bytes as they may.";
     TooManyListeners = TOO_MANY_REQUESTS, "too_many_listeners", "The caller has as many event streams open as it may.";
     QueueFull = TOO_MANY_REQUESTS, "queue_full", "The queue is full.";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "The request's head is too large.";
@@ -274,6 +283,48 @@ impl From<queue::Error> for Problem {
     }
 }
 
+impl From<events::Error> for Problem {
+    fn from(error: events::Error) -> Self {
+        use events::Error as E;
+        let told = sentence(&error);
+        match error {
+            E::BadStreamName { .. } | E::ReservedName { .. } => Self::new(Code::InvalidStreamName, told),
+            E::BadGroupName { .. } => Self::new(Code::InvalidGroupName, told),
+            E::BadEventId { .. } => Self::field("id", told),
+            E::BadCursor { .. } => Self::field("after", told),
+            E::BadPattern { .. } => Self::field("streams", told),
+            E::Invalid { field, reason } => Self::field(camel_case(field), reason),
+            E::StreamNotFound { .. } => Self::new(Code::StreamNotFound, told),
+            E::GroupNotFound { .. } => Self::new(Code::GroupNotFound, told),
+            E::NotAStream { .. } => Self::new(Code::NotAStream, told),
+            E::TooMany { what: "streams", .. } => Self::new(Code::TooManyStreams, told).retry_after(QUEUES_RETRY_AFTER),
+            E::TooMany { what: "groups", .. } => Self::new(Code::TooManyGroups, told).retry_after(QUEUES_RETRY_AFTER),
+            E::TooMany { what, capacity } => Self::field("streams", format!("more than {capacity} {what}")),
+            E::Full { retry_after, .. } => Self::new(Code::StreamsFull, told).retry_after(retry_after),
+            E::Draining => Self::new(Code::Draining, "The server is shutting down.").retry_after(STORE_RETRY_AFTER),
+            E::Store(ref store) => {
+                if !store.is_retryable() {
+                    tracing::error!(error = %store, "the store failed");
+                }
+                Self::new(Code::Unavailable, told).retry_after(STORE_RETRY_AFTER)
+            }
+            E::Redis(error) if error.class() == redis::Class::Ambiguous => {
+                let detail = format!(
+                    "The request was sent to Redis and its answer did not come ({}): it may have been carried out. \
+                     Publishing again is safe for events that carry an `id` of yours.",
+                    error.code()
+                );
+                Self::new(Code::RedisOutcomeUnknown, detail).retry_after(error.retry_after())
+            }
+            E::Redis(error) => error.into(),
+            other => {
+                tracing::error!(error = %other, "a stream failed");
+                Self::new(Code::Internal, told)
+            }
+        }
+    }
+}
+
 impl From<redis::Error> for Problem {
     fn from(error: redis::Error) -> Self {
         let code = error.code();
@@ -290,7 +341,7 @@ impl From<redis::Error> for Problem {
                 Self::new(Code::RedisOutcomeUnknown, detail).retry_after(error.retry_after())
             }
             (_, "OOM") => {
-                let detail = "Redis has reached its maxmemory. Nothing was done; purge finished jobs, or give Redis more memory.";
+                let detail = "Redis has reached its maxmemory. Nothing was done; purge finished jobs, trim streams, or give Redis more memory.";
                 Self::new(Code::RedisOutOfMemory, detail).retry_after(error.retry_after())
             }
             (_, "NOPERM") => {

@@ -19,7 +19,7 @@ use crate::auth::{Auth, TokenFileError};
 use crate::backend::{Backend, redis_acl};
 use crate::browser::Hosts;
 use crate::builtin;
-use crate::config::{self, Config, QueueLimits};
+use crate::config::{self, Config, QueueLimits, StreamLimits};
 use crate::gate::Gate;
 use crate::limits::sockets_that_fit;
 
@@ -51,6 +51,9 @@ pub enum StartError {
     /// What is kept in it cannot be used (exit 69).
     #[error("failed to open the queues: {0}")]
     Queues(tidegate_queue::Error),
+    /// What is kept in them cannot be used (exit 69).
+    #[error("failed to open the event streams: {0}")]
+    Streams(tidegate_events::Error),
     /// The scheduler cannot be started (exit 69).
     #[error("failed to start the scheduler: {0}")]
     Scheduler(tidegate_scheduler::Error),
@@ -72,17 +75,19 @@ impl StartError {
             Self::Store(_)
             | Self::RedisUnavailable { .. }
             | Self::Queues(_)
+            | Self::Streams(_)
             | Self::Scheduler(_)
             | Self::Listen { .. } => 69,
         }
     }
 
-    /// What a failed first call to the Redis at `place` (redacted) means for the start.
-    pub(crate) fn redis(place: String, prefix: &str, error: &RedisError) -> Self {
+    /// What a failed first call to the Redis that is configured means for the start.
+    pub(crate) fn redis(config: &Config, error: &RedisError) -> Self {
+        let place = config.shown("redis");
         let advice = match error.code() {
             "NOPERM" => format!(
                 "; its user may not do what is needed; the least is granted by (with its own name and a password)\n  {}",
-                redis_acl("tidegate", prefix)
+                redis_acl("tidegate", &config.redis_prefix.0, &config.redis_stream_prefix.0)
             ),
             "WRONGPASS" | "NOAUTH" => "; check user and password in the URL (REDIS_URL or --redis)".to_owned(),
             "LOADING" => "; it still loads its data, try again when it has".to_owned(),
@@ -109,8 +114,16 @@ impl StartError {
     /// What a failed call to the queues means for the start.
     fn queues(config: &Config, error: tidegate_queue::Error) -> Self {
         match error {
-            tidegate_queue::Error::Redis(error) => Self::redis(config.shown("redis"), &config.redis_prefix.0, &error),
+            tidegate_queue::Error::Redis(error) => Self::redis(config, &error),
             other => Self::Queues(other),
+        }
+    }
+
+    /// What a failed call to the event streams means for the start.
+    fn streams(config: &Config, error: tidegate_events::Error) -> Self {
+        match error {
+            tidegate_events::Error::Redis(error) => Self::redis(config, &error),
+            other => Self::Streams(other),
         }
     }
 }
@@ -155,6 +168,8 @@ impl Server {
         let unusable = |error| StartError::queues(&config, error);
         let queues = backend.queues(queue_config(&config), &registry).await.map_err(unusable)?;
         make_usual_queues(&queues).await.map_err(unusable)?;
+        let bus = backend.bus(events_config(&config), &registry).await;
+        let bus = bus.map_err(|error| StartError::streams(&config, error))?;
         let asked = config.listen_address();
         let listen_error = |source| StartError::Listen { address: asked, source };
         let listener = accept::bind(asked).map_err(listen_error)?;
@@ -162,7 +177,7 @@ impl Server {
         let scheduler = start_scheduler(&config, &queues, &registry).await?;
         let hosts = Hosts::new(address, &config.hosts.0);
         let (bounds, draining, closing) = (bounds(&config), CancellationToken::new(), CancellationToken::new());
-        let parts = Parts { config, auth, hosts, queues, backend, registry: registry.clone(), draining };
+        let parts = Parts { config, auth, hosts, queues, bus, backend, registry: registry.clone(), draining };
         let app = Arc::new(App::new(parts));
         let gate = Gate::new(Arc::clone(&app), api::router(&app));
         let acceptor = Acceptor::new(Arc::new(gate), bounds, closing.clone(), &registry);
@@ -219,10 +234,14 @@ async fn drain(app: &App, scheduler: &Scheduler, acceptor: &Acceptor<Gate>, clos
     app.draining.cancel();
     app.queues.drain();
     let jobs = scheduler.drain(time.saturating_sub(drain_grace(time) * DRAIN_GRACES));
-    let (report, ()) = tokio::join!(jobs, acceptor.release_listeners((time / 3).min(RELEASE_MAX)));
+    let listeners = async {
+        acceptor.release_listeners((time / 3).min(RELEASE_MAX)).await;
+        app.bus.drain();
+    };
+    let (report, ()) = tokio::join!(jobs, listeners);
     closing.cancel();
     let cut = acceptor.finish(deadline.max(Instant::now() + REQUESTS_GRACE)).await;
-    app.backend.close(&app.queues, REQUESTS_GRACE).await;
+    app.backend.close(&app.queues, &app.bus, REQUESTS_GRACE).await;
     let is_clean = cut == 0 && report.interrupted == 0 && report.stuck == 0;
     tracing::info!(
         connections_cut = cut,
@@ -274,6 +293,40 @@ fn limits_of(limits: &QueueLimits) -> QueueConfig {
         running_limit: limit(limits.running_limit),
         finished_max: limits.finished_max as u64,
         ..QueueConfig::default()
+    }
+}
+
+fn events_config(config: &Config) -> tidegate_events::Config {
+    let streams = config.streams.iter();
+    tidegate_events::Config {
+        streams_max: config.streams_max,
+        event_bytes_max: config.event_bytes_max.as_usize(),
+        bytes_max: config.streams_bytes_max.0,
+        retention: retention_of(config.stream_limits()),
+        retentions: streams.map(|(pattern, limits)| (pattern.clone(), retention_of(*limits))).collect(),
+        idempotence_max: config.events_idempotence_max,
+        idempotence_window: config.events_idempotence_window,
+        batch_max: config.events_batch_max,
+        batch_wait: config.events_batch_wait,
+        ring_bytes_max: config.events_ring_bytes_max.as_usize(),
+        rings_bytes_max: config.events_rings_bytes_max.as_usize(),
+        heartbeat: config.sse_heartbeat,
+        sources_max: config.sse_streams_max,
+        direct_streams_max: config.events_direct_streams_max,
+        groups_max: config.groups_max,
+        pending_max: config.group_pending_max,
+        deliveries_max: u32::try_from(config.group_deliveries_max).unwrap_or(u32::MAX),
+        min_idle: config.group_min_idle,
+        redis_prefix: config.redis_prefix.0.as_str().into(),
+        redis_stream_prefix: config.redis_stream_prefix.0.as_str().into(),
+        ..tidegate_events::Config::default()
+    }
+}
+
+fn retention_of(limits: StreamLimits) -> tidegate_events::Retention {
+    tidegate_events::Retention {
+        length_max: Some(limits.length_max as u64).filter(|length| *length > 0),
+        age_max: Some(limits.age_max).filter(|age| !age.is_zero()),
     }
 }
 
@@ -358,8 +411,10 @@ pub fn openapi_json() -> String {
 pub(crate) async fn app_for_tests() -> App {
     let config = crate::config::resolve(&Default::default(), &Default::default(), None).unwrap().config;
     let registry = Registry::new();
-    let backend = Backend::Embedded(tidegate_store::Store::memory(tidegate_queue::TABLES));
+    let backend = Backend::Embedded(tidegate_store::Store::memory(&crate::backend::tables()));
     let queues = backend.queues(queue_config(&config), &registry).await.unwrap();
+    let bus = backend.bus(events_config(&config), &registry).await.unwrap();
     let hosts = Hosts::new(config.listen_address(), &[]);
-    App::new(Parts { config, auth: Auth::open(), hosts, queues, backend, registry, draining: CancellationToken::new() })
+    let draining = CancellationToken::new();
+    App::new(Parts { config, auth: Auth::open(), hosts, queues, bus, backend, registry, draining })
 }

@@ -143,7 +143,7 @@ fn acl(user: &str, prefix: Option<String>, resolved: &Resolved) -> ExitCode {
     eprintln!(
         "Replace `password`, give the line to every Redis server (redis-cli), and keep it: in the ACL file or by `ACL SAVE`."
     );
-    say(&format!("{}\n", redis_acl(user, &prefix)))
+    say(&format!("{}\n", redis_acl(user, &prefix, &resolved.config.redis_stream_prefix.0)))
 }
 
 /// Adds a line to the token file; a new file is readable by its owner only.

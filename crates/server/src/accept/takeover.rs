@@ -4,7 +4,6 @@
 //! [`super::connection`] finds the mark, hyper and its buffers go, and a small task ([`super::feed`]) writes the head and
 //! then the frames itself. The body ends with the connection.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +43,10 @@ impl Frames for Pin<Box<dyn Stream<Item = Bytes> + Send>> {
 /// Bytes on their way to a peer. Empty, it holds no memory of its own.
 #[derive(Debug, Default)]
 pub struct Outgoing {
-    pieces: VecDeque<Bytes>,
+    pieces: Vec<Bytes>,
+    /// How many of the pieces are written.
+    written: usize,
+    /// Bytes that are not.
     bytes: usize,
 }
 
@@ -53,8 +55,16 @@ impl Outgoing {
     pub fn push(&mut self, piece: Bytes) {
         if !piece.is_empty() {
             self.bytes += piece.len();
-            self.pieces.push_back(piece);
+            self.pieces.push(piece);
         }
+    }
+
+    /// Lets `fill` append pieces, of about as many bytes as it is told.
+    pub fn fill<R>(&mut self, fill: impl FnOnce(&mut Vec<Bytes>, usize) -> R) -> R {
+        let before = self.pieces.len();
+        let filled = fill(&mut self.pieces, ROOM_BYTES.saturating_sub(self.bytes));
+        self.bytes += self.pieces[before..].iter().map(Bytes::len).sum::<usize>();
+        filled
     }
 
     /// Whether more should be appended before what is here has been written.
@@ -64,7 +74,7 @@ impl Outgoing {
 
     /// Whether everything has been written.
     pub fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
+        self.bytes == 0
     }
 
     /// Hands the first pieces to `write`, and forgets as much of them as it says to have written.
@@ -77,7 +87,7 @@ impl Outgoing {
     ) -> std::io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut count = 0;
-        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces[self.written..]) {
             *slice = IoSlice::new(piece);
             count += 1;
         }
@@ -89,16 +99,18 @@ impl Outgoing {
     fn advance(&mut self, written: usize) {
         self.bytes -= written;
         let mut left = written;
-        while let Some(first) = self.pieces.front_mut().filter(|_| left > 0) {
-            if left < first.len() {
-                first.advance(left);
-                return;
+        for piece in &mut self.pieces[self.written..] {
+            if left < piece.len() {
+                piece.advance(left);
+                break;
             }
-            left -= first.len();
-            self.pieces.pop_front();
+            left -= piece.len();
+            // Frees what is written even while the rest waits.
+            *piece = Bytes::new();
+            self.written += 1;
         }
-        if self.pieces.is_empty() {
-            self.pieces = VecDeque::new();
+        if self.bytes == 0 {
+            *self = Self::default();
         }
     }
 }

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use tidegate_metrics::OperationStats;
+use tidegate_redis_ops::PoolStats;
 
 use super::Routes;
 use super::render::{instant, json};
@@ -32,13 +33,20 @@ pub(crate) struct Figures {
 }
 
 /// Redis connections for blocking reads; all zero on the embedded store.
-#[derive(Default, Serialize, utoipa::ToSchema)]
+#[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct BlockingPool {
-    total: u64,
-    in_use: u64,
-    available: u64,
-    waiting: u64,
+    total: usize,
+    in_use: usize,
+    available: usize,
+    waiting: usize,
+}
+
+impl From<PoolStats> for BlockingPool {
+    fn from(stats: PoolStats) -> Self {
+        let PoolStats { total, in_use, available, waiting } = stats;
+        Self { total, in_use, available, waiting }
+    }
 }
 
 /// One timed operation; durations in milliseconds.
@@ -94,7 +102,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> 
             app.registry.operations().into_iter().filter(|stats| stats.count > 0).map(Operation::from).collect();
         return json(
             StatusCode::OK,
-            &Figures { timestamp: instant(now), blocking_pool: BlockingPool::default(), operations },
+            &Figures { timestamp: instant(now), blocking_pool: app.backend.blocking_pool().into(), operations },
         );
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.registry.render_prometheus())

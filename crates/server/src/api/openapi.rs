@@ -17,7 +17,7 @@ pub(crate) fn router(routes: &mut Routes) {
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Tidegate", description = "Durable background jobs, queues and metrics. Every error is `application/problem+json` with a stable `code`.", license(name = "MIT OR Apache-2.0")),
+    info(title = "Tidegate", description = "Durable background jobs, queues, event streams and metrics. Every error is `application/problem+json` with a stable `code`.", license(name = "MIT OR Apache-2.0")),
     paths(
         super::jobs::submit,
         super::jobs::submit_many,
@@ -37,6 +37,20 @@ pub(crate) fn router(routes: &mut Routes) {
         super::queues::fail,
         super::queues::progress,
         super::queues::release,
+        super::streams::list,
+        super::streams::stream,
+        super::streams::delete,
+        super::streams::delete_many,
+        super::streams::publish,
+        super::streams::range,
+        super::streams::trim,
+        super::streams::listen,
+        super::streams::listen_to_many,
+        super::streams::groups,
+        super::streams::pending,
+        super::streams::claim,
+        super::streams::ack,
+        super::streams::fail,
         super::home::page,
         super::home::style,
         super::health::live,
@@ -50,6 +64,8 @@ pub(crate) fn router(routes: &mut Routes) {
         (name = "jobs", description = "Submit jobs and follow them."),
         (name = "queues", description = "How queues stand; pause, resume, purge."),
         (name = "workers", description = "Work on jobs from any language."),
+        (name = "streams", description = "Publish events, read them, listen to them."),
+        (name = "groups", description = "Share the events of a stream among consumers."),
         (name = "health", description = "Probes and figures."),
     )
 )]

@@ -14,6 +14,9 @@ pub fn markdown() -> String {
          The file is TOML, with the keys below at its top level. A key the file does not know stops the start.\n\n\
          A queue gets limits of its own in a table with its name, the keys being those below without `queue_`:\n\n\
          ```toml\n[queues.mail]\nkey_limit = 2\njobs_max = 50000\n```\n\n\
+         So do streams, in a table with a name or a pattern (`*` for one segment between dots, `**` for any number), the keys being \
+         `length_max` and `age_max`; of several that match, the longest counts:\n\n\
+         ```toml\n[streams.\"audit.**\"]\nlength_max = 0\nage_max = \"365d\"\n```\n\n\
          Exit codes: 0 drained and stopped, 2 wrong usage, 69 something needed at the start is not available (data folder, Redis, address), 78 wrong configuration.\n",
     );
     let mut section = "";
@@ -71,6 +74,10 @@ pub fn toml(resolved: &Resolved, origins: bool) -> String {
             limits.key_limit,
             limits.running_limit,
         );
+    }
+    for (pattern, limits) in &resolved.config.streams {
+        let (length, age) = (limits.length_max, limits.age_max.show());
+        let _ = write!(file, "\n[streams.{:?}]\nlength_max = {length}\nage_max = {age:?}\n", pattern.as_str());
     }
     file
 }

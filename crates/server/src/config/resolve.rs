@@ -5,9 +5,10 @@ use std::fmt;
 use std::path::Path;
 
 use super::value::{Value, redact_url};
+use tidegate_events::Pattern;
 use tidegate_queue::QueueName;
 
-use super::{Config, PER_QUEUE, QueueLimits, SETTINGS, Setting};
+use super::{Config, PER_QUEUE, PER_STREAM, QueueLimits, SETTINGS, Setting, StreamLimits};
 use crate::env::Environment;
 
 /// Flags as given, by the setting's key.
@@ -78,7 +79,8 @@ impl Reader<'_> {
 /// Everything that is wrong, all at once. Secrets in values are redacted.
 pub fn resolve(flags: &Flags, environment: &Environment, file: Option<&Path>) -> Result<Resolved, Vec<ConfigError>> {
     let mut errors = Vec::new();
-    let FileValues { top: file_values, queues } = file.map(|path| read_file(path, &mut errors)).unwrap_or_default();
+    let FileValues { top: file_values, queues, streams } =
+        file.map(|path| read_file(path, &mut errors)).unwrap_or_default();
     let path = file.map(|path| path.display().to_string()).unwrap_or_default();
 
     let mut texts = BTreeMap::new();
@@ -98,10 +100,13 @@ pub fn resolve(flags: &Flags, environment: &Environment, file: Option<&Path>) ->
     let mut reader = Reader { texts: &texts, errors };
     let config = Config::build(&mut reader);
     let mut errors = reader.errors;
-    let queues = per_queue(queues, &texts, &path, &mut errors);
+    let queues = own_limits(queues, "queues", PER_QUEUE, &texts, &path, &mut errors, QueueLimits::build);
+    let mut streams = own_limits(streams, "streams", PER_STREAM, &texts, &path, &mut errors, StreamLimits::build);
+    // The longest pattern says most about a stream.
+    streams.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.as_str().len()));
     let origins: BTreeMap<_, _> = texts.iter().map(|(key, (_, origin))| (*key, origin.clone())).collect();
     let Some(config) = config else { return Err(errors) };
-    let config = Config { queues, ..config };
+    let config = Config { queues: queues.into_iter().collect(), streams, ..config };
     check_together(&config, &origins, &mut errors);
     if !errors.is_empty() {
         return Err(errors);
@@ -119,38 +124,40 @@ fn variable<'a>(environment: &'a Environment, setting: &Setting) -> Option<(&'st
 
 /// Settings somebody made that change nothing where the jobs are kept.
 fn without_effect(config: &Config, origins: &BTreeMap<&'static str, Origin>) -> Vec<String> {
-    const EMBEDDED: [&str; 4] = ["data", "durability", "disk_reserve", "repair"];
+    const EMBEDDED: [&str; 5] = ["data", "durability", "disk_reserve", "repair", "streams_bytes_max"];
     let is_redis = config.redis.get().is_some();
     let reason = |key: &str| match key {
-        key if EMBEDDED.contains(&key) && is_redis => Some("jobs are kept in Redis, not in the embedded store"),
-        key if !key.starts_with("redis_") => None,
-        _ if !is_redis => Some("no Redis is configured, jobs are kept in the embedded store"),
-        "redis_pool_idle_timeout" => Some("the connections to Redis are shared by all calls and stay open"),
-        key if key.starts_with("redis_blocking_pool") || key.starts_with("redis_registry") => {
-            Some("event streams are not part of this version")
+        key if EMBEDDED.contains(&key) && is_redis => {
+            Some("jobs and events are kept in Redis, not in the embedded store")
         }
+        key if !key.starts_with("redis_") => None,
+        _ if !is_redis => Some("no Redis is configured, jobs and events are kept in the embedded store"),
+        "redis_pool_idle_timeout" => Some("the connections to Redis are shared by all calls and stay open"),
         _ => None,
     };
     let made = origins.iter().filter(|(_, origin)| **origin != Origin::Default);
     made.filter_map(|(key, origin)| Some(format!("{origin}: {key} has no effect: {}", reason(key)?))).collect()
 }
 
-/// The limits of the queues the file names: what it says, over what holds for all.
-fn per_queue(
-    queues: Vec<(QueueName, Texts)>,
+/// The limits of the queues or streams the file names: what it says, over what holds for all.
+fn own_limits<N: fmt::Display, L>(
+    named: Vec<(N, Texts)>,
+    table: &str,
+    prefix: &str,
     texts: &BTreeMap<&'static str, (String, Origin)>,
     path: &str,
     errors: &mut Vec<ConfigError>,
-) -> BTreeMap<QueueName, QueueLimits> {
-    let mut limits = BTreeMap::new();
-    for (name, own) in queues {
+    build: impl Fn(&mut Reader<'_>) -> Option<L>,
+) -> Vec<(N, L)> {
+    let mut limits = Vec::new();
+    for (name, own) in named {
         let mut texts = texts.clone();
-        let origin = Origin::File(format!("{path}, [queues.{name}]"));
+        let origin = Origin::File(format!("{path}, [{table}.{name}]"));
         texts.extend(own.into_iter().map(|(key, text)| (key, (text, origin.clone()))));
-        // What is wrong for all queues has been said already.
-        texts.retain(|key, (_, from)| key.starts_with(PER_QUEUE) && (*from == origin || errors.is_empty()));
+        // What is wrong for all has been said already.
+        texts.retain(|key, (_, from)| key.starts_with(prefix) && (*from == origin || errors.is_empty()));
         let mut reader = Reader { texts: &texts, errors: Vec::new() };
-        let built = QueueLimits::build(&mut reader);
+        let built = build(&mut reader);
         errors.append(&mut reader.errors);
         limits.extend(built.map(|built| (name, built)));
     }
@@ -216,6 +223,7 @@ type Texts = BTreeMap<&'static str, String>;
 struct FileValues {
     top: Texts,
     queues: Vec<(QueueName, Texts)>,
+    streams: Vec<(Pattern, Texts)>,
 }
 
 /// Values of the file by key; what is wrong with the file goes to `errors`.
@@ -238,21 +246,38 @@ fn read_file(path: &Path, errors: &mut Vec<ConfigError>) -> FileValues {
         }
     };
     let place = format!("file {shown_path}");
-    let queues = table.remove("queues").map(|queues| read_queues(queues, &place, errors)).unwrap_or_default();
-    FileValues { top: read_table(table, "", &place, errors), queues }
+    let queues = read_named(&mut table, "queues", PER_QUEUE, "mail", &place, errors, |name| {
+        QueueName::new(name).map_err(|error| error.to_string())
+    });
+    let streams = read_named(&mut table, "streams", PER_STREAM, "orders", &place, errors, |name| {
+        Pattern::new(name).map_err(|error| error.to_string())
+    });
+    FileValues { top: read_table(table, "", &place, errors), queues, streams }
 }
 
-/// The tables `[queues.NAME]`.
-fn read_queues(queues: toml::Value, place: &str, errors: &mut Vec<ConfigError>) -> Vec<(QueueName, Texts)> {
-    let toml::Value::Table(queues) = queues else {
-        errors.push(ConfigError(format!("{place}: `queues` must hold tables, as `[queues.mail]`")));
-        return Vec::new();
+/// The tables `[queues.NAME]` and `[streams.NAME]`.
+fn read_named<N>(
+    file: &mut toml::Table,
+    key: &str,
+    prefix: &str,
+    example: &str,
+    place: &str,
+    errors: &mut Vec<ConfigError>,
+    parse: impl Fn(&str) -> Result<N, String>,
+) -> Vec<(N, Texts)> {
+    let named = match file.remove(key) {
+        None => return Vec::new(),
+        Some(toml::Value::Table(named)) => named,
+        Some(_) => {
+            errors.push(ConfigError(format!("{place}: `{key}` must hold tables, as `[{key}.{example}]`")));
+            return Vec::new();
+        }
     };
     let mut read = Vec::new();
-    for (name, table) in queues {
-        let place = format!("{place}, [queues.{name}]");
-        match (QueueName::new(&name), table) {
-            (Ok(name), toml::Value::Table(table)) => read.push((name, read_table(table, PER_QUEUE, &place, errors))),
+    for (name, table) in named {
+        let place = format!("{place}, [{key}.{name}]");
+        match (parse(&name), table) {
+            (Ok(name), toml::Value::Table(table)) => read.push((name, read_table(table, prefix, &place, errors))),
             (Ok(_), _) => errors.push(ConfigError(format!("{place}: must be a table of limits"))),
             (Err(error), _) => errors.push(ConfigError(format!("{place}: {error}"))),
         }

@@ -359,6 +359,23 @@ impl Value for RedisPrefix {
     }
 }
 
+/// What the keys of event streams on Redis begin with; may be nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamPrefix(pub String);
+
+impl Value for StreamPrefix {
+    fn parse(text: &str, _: Bounds) -> Option<Self> {
+        let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_:./".contains(&byte);
+        (text.len() <= 64 && text.bytes().all(is_legal)).then(|| Self(text.to_owned()))
+    }
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+    fn accepts(_: Bounds) -> String {
+        "up to 64 characters of A-Z a-z 0-9 - _ : . /".into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
