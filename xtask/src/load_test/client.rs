@@ -54,6 +54,11 @@ impl Client {
         self.request("POST", path, &body.to_string())
     }
 
+    /// A body that is JSON already.
+    pub(super) fn post_text(&mut self, path: &str, body: &str) -> io::Result<Answer> {
+        self.request("POST", path, body)
+    }
+
     /// Sends once and never again: after an error the caller does not know whether the server acted.
     fn request(&mut self, method: &str, path: &str, body: &str) -> io::Result<Answer> {
         let mut connection = match self.connection.take() {
@@ -95,7 +100,8 @@ struct Head {
     stays_open: bool,
 }
 
-fn read(connection: &mut impl BufRead) -> io::Result<(Answer, bool)> {
+/// Reads one answer; tells as well whether the connection can carry another.
+pub(super) fn read(connection: &mut impl BufRead) -> io::Result<(Answer, bool)> {
     let head = loop {
         let head = read_head(connection)?;
         // 1xx only announces the answer.

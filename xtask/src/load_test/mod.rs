@@ -5,10 +5,14 @@
 mod client;
 #[cfg(test)]
 mod fake;
+mod folder;
 mod jobs;
 mod pace;
+mod redis;
 mod report;
+mod resp;
 mod server;
+mod sse;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -43,11 +47,22 @@ pub(crate) fn usage() -> String {
      Submits no-op jobs at a fixed rate and lets workers claim and complete them, all over HTTP. Prints percentiles of\n\
      submitting and of the way from submission to a worker, throughput and errors by status. Fails when a job that was\n\
      acknowledged is not completed. Without --url it builds the release server and starts one of its own: free port,\n\
-     fresh data folder under target/load-test, removed at the end."
+     fresh data folder under target/load-test, removed at the end.\n\n"
         .to_owned()
+        + &sse::usage()
 }
 
-pub(crate) fn run(mut arguments: Arguments) -> Result<ExitCode> {
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
+    let (mut words, passed_on) = arguments.rest();
+    if let Some(at) = words.iter().position(|word| word == "sse") {
+        words.remove(at);
+        return sse::run(words, passed_on);
+    }
+    ensure!(passed_on.is_empty(), "load-test jobs takes nothing after --");
+    load_jobs(Arguments::new(words))
+}
+
+fn load_jobs(mut arguments: Arguments) -> Result<ExitCode> {
     let url: Option<String> = arguments.value("--url")?;
     let token_file: Option<String> = arguments.value("--token-file")?;
     let mut plan = Plan {
@@ -61,17 +76,17 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<ExitCode> {
     };
     let names = arguments.names()?;
     if names != ["jobs"] {
-        bail!("what to load? there is: jobs\n\n{}", usage());
+        bail!("what to load? there are: jobs, sse\n\n{}", usage());
     }
     plan.check()?;
     // Held to the end: dropping it stops the server.
-    let own = if url.is_none() { Some(Server::start()?) } else { None };
+    let own = if url.is_none() { Some(Server::start(&[])?) } else { None };
     plan.address = match (&url, &own) {
         (Some(url), _) => address_of(url)?,
         (None, Some(server)) => server.address.clone(),
         (None, None) => bail!("no server"),
     };
-    expect_ready(&plan)?;
+    expect_ready(&plan.address, plan.token.clone())?;
     println!(
         "load-test jobs: {}/s for {} s on {}, {} connections, {} workers taking up to {} jobs",
         plan.rate,
@@ -119,9 +134,9 @@ fn address_of(url: &str) -> Result<String> {
     Ok(if address.contains(':') { address.to_owned() } else { format!("{address}:80") })
 }
 
-fn expect_ready(plan: &Plan) -> Result<()> {
-    let answer = plan.client().get("/readyz").with_context(|| format!("no server at {}", plan.address))?;
-    ensure!(answer.status == 200, "the server at {} is not ready: {} {}", plan.address, answer.status, answer.text());
+fn expect_ready(address: &str, token: Option<String>) -> Result<()> {
+    let answer = Client::new(address, token).get("/readyz").with_context(|| format!("no server at {address}"))?;
+    ensure!(answer.status == 200, "the server at {address} is not ready: {} {}", answer.status, answer.text());
     Ok(())
 }
 

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -10,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace::Workspace;
-use crate::{shell, stamp, test};
+use super::folder::Folder;
+use crate::{shell, test};
 
 /// A start takes milliseconds; beyond this something is wrong.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -21,78 +20,84 @@ const STOP_MAX: Duration = Duration::from_secs(60);
 
 /// A running server; dropping it stops it and removes its data.
 pub(super) struct Server {
-    /// `127.0.0.1:port`.
+    /// `127.0.0.1:port`, the same after a restart.
     pub(super) address: String,
-    process: Process,
-}
-
-struct Process {
+    binary: String,
+    flags: Vec<String>,
     child: Child,
-    folder: PathBuf,
+    // Removed last.
+    folder: Folder,
 }
 
 impl Server {
-    /// Builds the release server, starts it and waits until it says that it listens.
-    pub(super) fn start() -> Result<Self> {
+    /// Builds the release server, starts it with these flags beside its own and waits until it says that it listens.
+    pub(super) fn start(flags: &[String]) -> Result<Self> {
         println!("load-test: building the server (release)");
         let binary = test::server_binary(true)?;
-        // Under the target folder, because the folder for temporary files is often memory and would flatter.
-        let folder = Workspace::members()?.target.join("load-test").join(stamp::now());
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let log = File::create(folder.join("server.log"))?;
-        let mut child = Command::new(&binary)
-            .args(["--listen", "127.0.0.1:0", "--data"])
-            .arg(folder.join("data"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot start {binary}"))?;
-        let stdout = child.stdout.take().context("no standard output")?;
-        let process = Process { child, folder };
-        let (sender, lines) = mpsc::channel();
-        // Reads on to the end, so that the server never blocks on a full pipe.
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = sender.send(line);
-            }
-        });
-        match listening(&lines) {
-            Some(address) => {
-                println!("load-test: started a server on {address}");
-                Ok(Self { address, process })
-            }
-            None => bail!("the server did not start; it said:\n{}", process.log()),
-        }
+        let folder = Folder::new("server")?;
+        let (child, address) = launch(&binary, "127.0.0.1:0", flags, &folder)?;
+        println!("load-test: started a server on {address}");
+        Ok(Self { address, binary, flags: flags.to_vec(), child, folder })
     }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a power cut would.
+    pub(super) fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts it again after [`kill`](Self::kill), on the same address and data.
+    pub(super) fn restart(&mut self) -> Result<()> {
+        (self.child, _) = launch(&self.binary, &self.address, &self.flags, &self.folder)?;
+        Ok(())
+    }
+}
+
+fn launch(binary: &str, listen: &str, flags: &[String], folder: &Folder) -> Result<(Child, String)> {
+    let path = folder.path().join("server.log");
+    let log = File::options().create(true).append(true).open(&path)?;
+    let mut child = Command::new(binary)
+        .args(["--listen", listen, "--data"])
+        .arg(folder.path().join("data"))
+        .args(flags)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("cannot start {binary}"))?;
+    let stdout = child.stdout.take().context("no standard output")?;
+    let (sender, lines) = mpsc::channel();
+    // Reads on to the end, so that the server never blocks on a full pipe.
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    if let Some(address) = listening(&lines) {
+        return Ok((child, address));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    bail!("the server did not start; it said:\n{}", std::fs::read_to_string(path).unwrap_or_default());
 }
 
 impl Drop for Server {
-    fn drop(&mut self) {
-        self.process.stop();
-    }
-}
-
-impl Process {
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.join("server.log")).unwrap_or_default()
-    }
-
     /// Asks for a drain, insists after [`STOP_MAX`].
-    fn stop(&mut self) {
-        let _ = shell::show(shell::command("kill", &["-TERM", &self.child.id().to_string()]));
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = shell::show(shell::command("kill", &["-TERM", &self.child.id().to_string()]));
+        }
         let deadline = Instant::now() + STOP_MAX;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             thread::park_timeout(Duration::from_millis(20));
         }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
