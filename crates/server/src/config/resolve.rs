@@ -434,6 +434,24 @@ mod tests {
     }
 
     #[test]
+    fn streams_can_have_limits_of_their_own_and_the_longest_pattern_counts() {
+        let text =
+            "stream_length_max = 50\n[streams.\"a.**\"]\nage_max = \"1h\"\n[streams.\"a.long.*\"]\nlength_max = 0\n";
+        let (_folder, path) = file(text);
+        let config = resolve(&Flags::new(), &environment(&[]), Some(&path)).unwrap().config;
+        let told: Vec<_> = config
+            .streams
+            .iter()
+            .map(|(pattern, limits)| (pattern.as_str(), limits.length_max, limits.age_max.as_secs()))
+            .collect();
+        assert_eq!(told, [("a.long.*", 0, 7 * 86_400), ("a.**", 50, 3600)]);
+
+        let (_folder, path) = file("[streams.\"a*\"]\nage_max = \"1h\"\n[streams.b]\nlength = 1\n");
+        let errors = errors(&[], &[], Some(&path)).join("\n");
+        assert!(errors.contains("bad pattern \"a*\"") && errors.contains("`length` is not a setting"), "{errors}");
+    }
+
+    #[test]
     fn a_setting_that_was_renamed_is_read_by_its_old_name() {
         let (_folder, path) = file("followers_max = 3\n");
         assert_eq!(resolve(&Flags::new(), &environment(&[]), Some(&path)).unwrap().config.sse_max, 3);

@@ -209,4 +209,23 @@ mod tests {
             assert!(sources(bad, 2).unwrap_err().detail().starts_with("streams: "), "{bad}");
         }
     }
+
+    #[tokio::test]
+    async fn whoever_comes_while_the_server_stops_gets_a_stream_that_ends() {
+        let app = crate::serve::app_for_tests().await;
+        let listen = || Listen::to(sources("a", 1).unwrap());
+        let poll = |response: &Response| {
+            let mut frames = response.extensions().get::<crate::accept::Takeover>().unwrap().take().unwrap();
+            frames.poll_frames(&mut Context::from_waker(std::task::Waker::noop()), &mut Outgoing::default())
+        };
+        let response = open(&app, Caller::default(), listen()).await.unwrap();
+        assert_eq!((response.status().as_u16(), app.listeners.open()), (200, 1));
+        assert!(poll(&response).is_pending(), "it goes on");
+        assert_eq!(app.listeners.open(), 0, "a listener that is gone has given its place back");
+
+        app.bus.drain();
+        let response = open(&app, Caller::default(), listen()).await.unwrap();
+        assert_eq!(response.status(), 200, "a browser would give up on anything else");
+        assert!(poll(&response).is_ready(), "it ends, with a word about when to come back");
+    }
 }

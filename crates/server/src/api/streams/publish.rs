@@ -150,7 +150,7 @@ fn essence(headers: &HeaderMap) -> &str {
     media.split(';').next().unwrap_or_default().trim()
 }
 
-fn text(text: &Cow<'_, str>) -> Bytes {
+fn text(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
@@ -158,11 +158,11 @@ impl OneEvent<'_> {
     fn event(&self, body: &JsonBody) -> NewEvent {
         NewEvent {
             data: body.payload(self.data),
-            kind: self.kind.as_ref().map(text),
-            key: self.key.as_ref().map(text),
-            source: self.source.as_ref().map(text),
-            subject: self.subject.as_ref().map(text),
-            idempotence_id: self.id.as_ref().map(text),
+            kind: self.kind.as_deref().map(text),
+            key: self.key.as_deref().map(text),
+            source: self.source.as_deref().map(text),
+            subject: self.subject.as_deref().map(text),
+            idempotence_id: self.id.as_deref().map(text),
         }
     }
 }
@@ -183,9 +183,9 @@ impl CloudEvent<'_> {
         Ok(NewEvent {
             data: self.data.map_or(Bytes::from_static(b"null"), |data| body.payload(data)),
             kind: Some(text(&self.kind)),
-            key: self.partitionkey.as_ref().map(text),
+            key: self.partitionkey.as_deref().map(text),
             source: Some(text(&self.source)),
-            subject: self.subject.as_ref().map(text),
+            subject: self.subject.as_deref().map(text),
             idempotence_id: Some(self.identity().into()),
         })
     }
