@@ -166,18 +166,19 @@ impl Loader<'_> {
     /// Compares what the record of a stream says with the events that are there.
     fn compare(&mut self, stream: &Stream) -> Result<(), Error> {
         let state = &mut *stream.state.lock();
-        let oldest = self.end(stream, Order::Forward)?;
-        let newest = self.end(stream, Order::Backward)?;
+        let oldest = self.end(stream, state.removed_to, Order::Forward)?;
+        let newest = self.end(stream, state.removed_to, Order::Backward)?;
         let expected = (state.count > 0).then_some(state.last);
         if newest == expected {
             state.first = oldest.unwrap_or(state.first);
             return Ok(());
         }
         let (mut count, mut bytes) = (0, 0);
-        each(self.store, self.tables.events, &stream.no.to_be_bytes(), |_, record| {
+        let (from, to) = kept_keys(stream, state.removed_to);
+        self.store.range(self.tables.events, &from, &to, Order::Forward, |_, record| {
             count += 1;
             bytes += weight(record);
-            Ok(())
+            Ok::<_, Error>(true)
         })?;
         tracing::warn!(stream = %stream.name, events = count, recorded = state.count, "a stream was repaired");
         (state.count, state.bytes) = (count, bytes);
@@ -194,8 +195,8 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn end(&self, stream: &Stream, order: Order) -> Result<Option<EventId>, Error> {
-        let (from, to) = (event_key(stream.no, EventId::ZERO), event_key(stream.no, EventId::MAX));
+    fn end(&self, stream: &Stream, removed_to: EventId, order: Order) -> Result<Option<EventId>, Error> {
+        let (from, to) = kept_keys(stream, removed_to);
         let mut end = None;
         self.store.range(self.tables.events, &from, &to, order, |key, _| {
             end = Some(id_of(key).map_err(|detail| damaged(stream.name.as_str(), &detail))?);
@@ -246,6 +247,11 @@ impl Loader<'_> {
         })?;
         Ok(last + 1)
     }
+}
+
+/// Where the events of a stream are. What was removed is not walked over.
+fn kept_keys(stream: &Stream, removed_to: EventId) -> ([u8; 20], [u8; 20]) {
+    (event_key(stream.no, removed_to.next()), event_key(stream.no, EventId::MAX))
 }
 
 /// The stream a key belongs to; `None` when it is deleted or not known.

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::Shared;
 use super::commit::{Answer, Commit};
 use super::stream::{State, Stream};
-use crate::record::{STREAM, TOMB, encode, encode_bytes, encode_event, event_key, key, weight};
+use crate::record::{STREAM, TOMB, decode_event, encode, encode_bytes, encode_event, event_key, key, weight};
 use crate::{Error, Event, EventId, NewEvent, Published, StreamName};
 
 /// 1 s: retention and trims work in the background and are done with a page of a thousand events by then.
@@ -24,15 +24,17 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Idempotence ids a publish forgets beyond as many as it brings: so old ones go faster than new ones come.
 const FORGET_MORE: usize = 16;
 
-/// An event on its way in, with its record.
+/// An event on its way in, without a place yet, and its record.
 pub(super) struct Draft {
-    event: NewEvent,
+    event: Event,
     record: Vec<u8>,
 }
 
 impl Draft {
+    /// What is kept in memory is a copy of its own: the bytes given may be a small part of a large request.
     pub(super) fn new(event: NewEvent) -> Self {
         let record = encode_event(&event);
+        let event = decode_event(EventId::ZERO, &record).unwrap_or_else(|_| Event::new(EventId::ZERO, event));
         Self { event, record }
     }
 }
@@ -117,7 +119,7 @@ impl Shared {
                 state.seen.insert(Bytes::copy_from_slice(idempotence_id), id);
                 ids_brought += 1;
             }
-            state.unsettled.push_back(Event::new(id, event));
+            state.unsettled.push_back(Event { id, ..event });
             id
         });
         state.bytes += grown;

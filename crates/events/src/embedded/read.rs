@@ -15,16 +15,17 @@ pub(super) const READS_MAX: u32 = 16;
 
 impl Shared {
     pub(super) async fn read(self: &Arc<Self>, stream: &Arc<Stream>, read: Read) -> Result<Page, Error> {
-        let end = {
+        let read = {
             let state = stream.state.lock();
             if let Some(page) = state.read(read) {
                 return Ok(page);
             }
-            state.durable.next()
+            // The engine would walk over what was removed.
+            let after = read.after.max(state.removed_to);
+            Read { after, before: read.before.min(state.durable.next()), ..read }
         };
         let of = Arc::clone(stream);
-        let page =
-            self.blocking(move |shared| shared.read_disk(&of, Read { before: read.before.min(end), ..read })).await?;
+        let page = self.blocking(move |shared| shared.read_disk(&of, read)).await?;
         // Of a stream deleted meanwhile the page may have holes.
         if stream.state.lock().deleted { Err(stream.not_found()) } else { Ok(page) }
     }

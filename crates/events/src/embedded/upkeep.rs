@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tidegate_store::{Batch, Table};
+use tidegate_store::{Batch, Order, Table};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -29,14 +29,28 @@ const TRY_AGAIN_MS: u64 = 60_000;
 pub(super) struct Agenda {
     /// By the instant they are due, in milliseconds since 1970. Locked last.
     streams: Mutex<BTreeMap<(u64, u32), Weak<Stream>>>,
-    /// Numbers of deleted streams whose records are to be removed.
-    doomed: Mutex<Vec<u32>>,
+    doomed: Mutex<Vec<Doomed>>,
     wake: Notify,
+}
+
+/// A deleted stream whose records are to be removed, and how far that has come.
+#[derive(Clone)]
+struct Doomed {
+    no: u32,
+    /// The place of the table among those with keys by stream.
+    table: usize,
+    from: Vec<u8>,
+}
+
+impl Doomed {
+    fn new(no: u32) -> Self {
+        Self { no, table: 0, from: no.to_be_bytes().into() }
+    }
 }
 
 impl Agenda {
     pub(super) fn doom(&self, streams: impl IntoIterator<Item = u32>) {
-        self.doomed.lock().extend(streams);
+        self.doomed.lock().extend(streams.into_iter().map(Doomed::new));
         self.wake.notify_one();
     }
 
@@ -110,9 +124,19 @@ impl Shared {
             // A store that has stopped takes nothing any more, so nothing is due.
             return NEVER;
         }
-        if let Err(error) = self.remove_doomed().await {
-            tracing::error!(%error, "failed to remove the records of deleted streams; the next start does");
+        loop {
+            let is_more = self.remove_doomed().await.unwrap_or_else(|error| {
+                tracing::error!(%error, "failed to remove the records of deleted streams; the next start does");
+                false
+            });
+            self.keep_due_up().await;
+            if !is_more {
+                return self.agenda.next();
+            }
         }
+    }
+
+    async fn keep_due_up(self: &Arc<Self>) {
         while let Some(stream) = self.agenda.pop(self.config.clock.now_ms()) {
             let kept_up = self.keep_up(&stream).await;
             let now = self.config.clock.now_ms();
@@ -129,7 +153,6 @@ impl Shared {
                 }
             }
         }
-        self.agenda.next()
     }
 
     async fn keep_up(self: &Arc<Self>, stream: &Arc<Stream>) -> Result<(), Error> {
@@ -164,42 +187,47 @@ impl Shared {
         more
     }
 
-    /// Removes the records of deleted streams, page by page; what is left at the end of the process the next start removes.
-    async fn remove_doomed(self: &Arc<Self>) -> Result<(), Error> {
-        loop {
-            let Some(no) = self.agenda.doomed.lock().last().copied() else { return Ok(()) };
-            for table in self.tables.by_stream() {
-                while self.remove_page(table, no).await? {}
-            }
-            let mut batch = Batch::new();
-            batch.delete(self.tables.streams, key(DOOMED, &no.to_be_bytes()));
-            self.store.submit_loose(batch);
-            self.agenda.doomed.lock().retain(|doomed| *doomed != no);
-        }
-    }
-
-    async fn remove_page(self: &Arc<Self>, table: Table, no: u32) -> Result<bool, Error> {
-        let keys = self
-            .blocking(move |shared| {
-                let mut keys = Vec::new();
-                shared.store.scan(table, &no.to_be_bytes(), |key, _| {
-                    keys.push(key.to_vec());
-                    Ok::<_, Error>(keys.len() < PAGE)
-                })?;
-                Ok(keys)
-            })
-            .await?;
-        let is_full = keys.len() == PAGE;
-        if table == self.tables.events {
-            self.meters.removed.add(keys.len() as u64);
-        }
+    /// Removes a page of the records of deleted streams and says whether there may be more; what is left at the end of the
+    /// process the next start removes.
+    async fn remove_doomed(self: &Arc<Self>) -> Result<bool, Error> {
+        let Some(doomed) = self.agenda.doomed.lock().last().cloned() else { return Ok(false) };
+        let Doomed { no, table, from } = doomed;
         let mut batch = Batch::new();
-        for key in keys {
-            batch.delete(table, key);
-        }
+        let next = match self.tables.by_stream().get(table) {
+            Some(records) => {
+                let (records, end) = (*records, no.saturating_add(1).to_be_bytes());
+                let keys = self.blocking(move |shared| shared.some_keys(records, &from, &end)).await?;
+                if records == self.tables.events {
+                    self.meters.removed.add(keys.len() as u64);
+                }
+                let next = match keys.last() {
+                    // On from there: what was deleted before it is walked over again otherwise.
+                    Some(last) if keys.len() == PAGE => Doomed { no, table, from: [last, &[0][..]].concat() },
+                    _ => Doomed { table: table + 1, ..Doomed::new(no) },
+                };
+                keys.into_iter().for_each(|key| batch.delete(records, key));
+                Some(next)
+            }
+            None => {
+                batch.delete(self.tables.streams, key(DOOMED, &no.to_be_bytes()));
+                None
+            }
+        };
         if !batch.is_empty() {
             self.store.submit(batch).await?;
         }
-        Ok(is_full)
+        let mut doomed = self.agenda.doomed.lock();
+        doomed.retain(|other| other.no != no);
+        doomed.extend(next);
+        Ok(!doomed.is_empty())
+    }
+
+    fn some_keys(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        let mut keys = Vec::new();
+        self.store.range(table, from, to, Order::Forward, |key, _| {
+            keys.push(key.to_vec());
+            Ok::<_, Error>(keys.len() < PAGE)
+        })?;
+        Ok(keys)
     }
 }
