@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, try_join_all};
+use futures_util::future::try_join_all;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::listen::{Gap, GapReason, Heard, Listen, Slow, Source};
 use super::live::CaughtUp;
@@ -56,12 +57,14 @@ pub struct Listener {
     /// Where streams begin that are made later; also decides how ids are written.
     from: Cursor,
     has_patterns: bool,
+    /// It began with what comes next, not at a place somebody had come to.
+    is_new: bool,
     slow: Slow,
     /// Sources that may have something.
     todo: Bits,
     /// Sources that must read the log, and the one that does.
     behind: VecDeque<u32>,
-    catching_up: Option<(u32, BoxFuture<'static, CaughtUp>)>,
+    catching_up: Option<(u32, AbortOnDropHandle<CaughtUp>)>,
     /// When it was last given something, until it asked in vain.
     given_at: Option<Instant>,
     /// A chunk of which `next` has given a part.
@@ -75,6 +78,8 @@ struct Following {
     place: usize,
     /// It was asked for by its name.
     is_named: bool,
+    /// Where it begins is a guess at what is before its first event: nobody has heard anything yet that could be missing.
+    is_assumed: bool,
     /// How far it has come.
     at: EventId,
     /// Where it goes on in the shared log; `None`: to be found.
@@ -128,6 +133,7 @@ impl Listener {
             sources: Vec::new(),
             from,
             has_patterns: !patterns.is_empty(),
+            is_new,
             slow,
             todo: Bits::default(),
             behind: VecDeque::new(),
@@ -152,7 +158,7 @@ impl Listener {
                 listener.follow(&stream, false)?;
             }
         }
-        listener.start(is_new).await?;
+        listener.start().await?;
         listener.seat.sent(hub.wheel.now());
         hub.wheel.add(Arc::downgrade(&listener.seat));
         hub.first.notify_one();
@@ -160,10 +166,10 @@ impl Listener {
     }
 
     /// Learns where the streams end, and begins there what has no other place to begin.
-    async fn start(&mut self, is_new: bool) -> Result<(), Error> {
+    async fn start(&mut self) -> Result<(), Error> {
         try_join_all(self.sources.iter().map(|following| following.live.start(&self.backend))).await?;
         for (source, following) in self.sources.iter_mut().enumerate() {
-            let place = match is_new {
+            let place = match self.is_new {
                 true => None,
                 false => self.from.of(following.live.name()),
             };
@@ -172,6 +178,7 @@ impl Listener {
                 (None, Some((at, turn))) => (following.at, following.turn) = (at, Some(turn)),
                 (None, None) => {}
             }
+            following.is_assumed = false;
             set(&mut self.todo, source as u32);
         }
         Ok(())
@@ -189,7 +196,8 @@ impl Listener {
         let source = self.sources.len() as u32;
         let (live, place) = self.hub.sit(stream, &self.seat, source);
         let at = self.from.of(stream).unwrap_or_default();
-        self.sources.push(Following { live, place, is_named, at, turn: None, own: Vec::new() });
+        let is_assumed = self.is_new;
+        self.sources.push(Following { live, place, is_named, is_assumed, at, turn: None, own: Vec::new() });
         set(&mut self.todo, source);
         Ok(())
     }
@@ -291,8 +299,7 @@ impl Listener {
                     Step::Nothing => clear(&mut self.todo, source),
                     Step::Behind => {
                         clear(&mut self.todo, source);
-                        let is_catching_up = self.catching_up.as_ref().is_some_and(|(other, _)| *other == source);
-                        if !is_catching_up && !self.behind.contains(&source) {
+                        if !self.behind.contains(&source) {
                             self.behind.push_back(source);
                         }
                     }
@@ -315,18 +322,22 @@ impl Listener {
             && let Some(source) = self.behind.pop_front()
         {
             let following = &self.sources[source as usize];
-            self.catching_up =
-                Some((source, catch_up(Arc::clone(&following.live), self.backend.clone(), following.at).boxed()));
+            let reading =
+                catch_up(Arc::clone(&self.hub), Arc::clone(&following.live), self.backend.clone(), following.at);
+            // A task: it holds what others wait for, and this listener may not come back for a long time.
+            self.catching_up = Some((source, AbortOnDropHandle::new(self.hub.tasks.spawn(reading))));
         }
         let Some((source, reading)) = self.catching_up.as_mut() else { return Poll::Pending };
         let (source, caught_up) = (*source, ready!(reading.poll_unpin(cx)));
         self.catching_up = None;
+        // It ends early with the runtime only.
+        let Ok(caught_up) = caught_up else { return Poll::Pending };
         let following = &mut self.sources[source as usize];
         match caught_up {
-            // Whatever stands there and is not after its place is left out.
-            CaughtUp::InLog => {
-                let end = || following.live.end().map(|(_, turn)| turn);
-                following.turn = following.live.turn_after(following.at).or_else(end);
+            CaughtUp::InLog => following.find(),
+            CaughtUp::Nothing(until) => {
+                following.at = following.at.max(until);
+                following.find();
             }
             CaughtUp::Items(items) => {
                 following.own = items;
@@ -338,6 +349,10 @@ impl Listener {
     }
 
     fn step(&mut self, source: usize) -> Step {
+        // What is being read follows on where it is now.
+        if self.is_catching_up(source) {
+            return Step::Nothing;
+        }
         let is_stalled = self.given_at.is_some_and(|at| at.elapsed() > STALLED);
         let following = &mut self.sources[source];
         loop {
@@ -348,7 +363,7 @@ impl Listener {
                         return Step::Behind;
                     };
                     following.turn = Some(turn);
-                    match following.live.next(turn) {
+                    match following.live.next(turn, following.at) {
                         Next::Item(item) => {
                             following.turn = Some(turn + 1);
                             item
@@ -369,6 +384,10 @@ impl Listener {
                 return Step::Told(told);
             }
         }
+    }
+
+    fn is_catching_up(&self, source: usize) -> bool {
+        self.catching_up.as_ref().is_some_and(|(other, _)| *other as usize == source)
     }
 
     fn name(&self, source: usize) -> &StreamName {
@@ -458,11 +477,18 @@ impl Listener {
         self.sources[source].at > base
             || is_set(&self.todo, source_no)
             || self.behind.contains(&source_no)
-            || self.catching_up.as_ref().is_some_and(|(other, _)| *other == source_no)
+            || self.is_catching_up(source)
     }
 }
 
 impl Following {
+    /// Finds its place in the shared log, unless it has fallen out of it again. One that is ahead, as another process has
+    /// seen it, waits for the log to come by.
+    fn find(&mut self) {
+        let ahead = || self.live.end().filter(|(tail, _)| *tail < self.at).map(|(_, turn)| turn);
+        self.turn = self.live.turn_after(self.at).or_else(ahead);
+    }
+
     /// What it tells; nothing when all of it was heard before.
     fn hear(&mut self, source: usize, item: Item) -> Option<Told> {
         let from = self.at;
@@ -471,6 +497,10 @@ impl Following {
             return None;
         }
         self.at = item.to();
+        let is_assumed = std::mem::take(&mut self.is_assumed);
+        if is_assumed && matches!(&item, Item::Gap { reason: GapReason::Trimmed | GapReason::Rewound, .. }) {
+            return None;
+        }
         Some(match (item.gap(from), item) {
             (None, Item::Chunk(chunk)) => Told::Chunk(source, chunk, from),
             (Some(gap), _) => Told::Gap(source, gap),
@@ -493,7 +523,7 @@ impl Following {
 }
 
 /// Reads the log, again and again while it cannot be read.
-async fn catch_up(live: Arc<Live>, backend: Backend, at: EventId) -> CaughtUp {
+async fn catch_up(hub: Arc<Shared>, live: Arc<Live>, backend: Backend, at: EventId) -> CaughtUp {
     let mut pauses = PAUSES.iter();
     let mut pause = PAUSES[0];
     loop {
@@ -502,7 +532,11 @@ async fn catch_up(live: Arc<Live>, backend: Backend, at: EventId) -> CaughtUp {
             Err(error) => tracing::debug!(stream = %live.name(), %error, "the log cannot be read, trying again"),
         }
         pause = *pauses.next().unwrap_or(&pause);
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // Its listener has ended.
+            () = hub.draining.cancelled() => return CaughtUp::InLog,
+        }
     }
 }
 

@@ -66,6 +66,8 @@ struct Pages {
 pub(crate) enum CaughtUp {
     /// In the shared log.
     InLog,
+    /// Nothing is kept between its place and this one, where the shared log began.
+    Nothing(EventId),
     /// These come first.
     Items(Vec<Item>),
 }
@@ -164,8 +166,8 @@ impl Live {
         }
     }
 
-    pub(crate) fn next(&self, turn: Turn) -> Next {
-        self.log.lock().as_ref().map_or(Next::End, |recent| recent.log.next(turn))
+    pub(crate) fn next(&self, turn: Turn, at: EventId) -> Next {
+        self.log.lock().as_ref().map_or(Next::End, |recent| recent.log.next(turn, at))
     }
 
     /// Where a cursor goes on in the shared log; `None` when it is behind it (or the stream's end is not known yet).
@@ -228,6 +230,7 @@ impl Live {
             return Ok(CaughtUp::Items(items.clone()));
         }
         self.hub.metrics.catch_up_reads.inc();
+        let begin = self.oldest().map_or(at, |(begin, _)| begin);
         let start = self.start_with_room().filter(|start| at < *start);
         let before = start.map_or(EventId::MAX, EventId::next);
         let (events, more) = read(backend, &self.name, at, before, pages.length).await?;
@@ -239,8 +242,7 @@ impl Live {
         let items = weave(at, events, |before, next| self.hub.is_restart_between(before, next));
         match start {
             Some(start) if !more && self.put_in_front(at, start, &items) => Ok(CaughtUp::InLog),
-            // Ahead of what was appended here, as another process has seen it.
-            _ if items.is_empty() => Ok(CaughtUp::InLog),
+            _ if items.is_empty() => Ok(CaughtUp::Nothing(begin)),
             _ => {
                 pages.keep(at, &items);
                 Ok(CaughtUp::Items(items))

@@ -180,10 +180,15 @@ impl Log {
         self.first
     }
 
-    pub(crate) fn next(&self, turn: Turn) -> Next {
-        match turn.checked_sub(self.first) {
-            None => Next::Gone,
-            Some(at) => self.items.get(at as usize).map_or(Next::End, |item| Next::Item(item.clone())),
+    /// What comes at a turn for a cursor that has come to `at`. Items put in front take the turns of those that were there,
+    /// so what stands at a turn counts only if it follows on `at`.
+    pub(crate) fn next(&self, turn: Turn, at: EventId) -> Next {
+        let Some(index) = turn.checked_sub(self.first).map(|index| index as usize) else { return Next::Gone };
+        let before = index.checked_sub(1).and_then(|before| self.items.get(before)).map_or(self.start, Item::to);
+        match self.items.get(index) {
+            Some(_) if before > at => Next::Gone,
+            Some(item) => Next::Item(item.clone()),
+            None => Next::End,
         }
     }
 
@@ -267,7 +272,10 @@ mod tests {
         assert_eq!(log.turn_after(id(21)), None);
         assert!(log.forget_oldest() && !log.forget_oldest());
         assert_eq!(log.start(), id(13));
-        assert!(matches!(log.next(first), Next::Gone));
+        assert!(matches!(log.next(first, id(10)), Next::Gone));
+        log.push_front(id(12), weave(id(12), events(13..=13), |_, _| false));
+        assert!(matches!(log.next(first, id(10)), Next::Gone), "another item at the same turn");
+        assert!(matches!(log.next(first, id(12)), Next::Item(_)));
     }
 
     #[test]
