@@ -1,6 +1,7 @@
 //! Workloads and baselines.
 
 pub mod compute;
+pub mod events;
 pub mod measure;
 pub mod peers;
 pub mod queue;
