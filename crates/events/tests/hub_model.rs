@@ -134,6 +134,11 @@ impl Reader {
                 lines.collect::<Vec<_>>().join("\n")
             };
             let (cursor, data) = (field("id"), field("data"));
+            if !frame.contains("data:") {
+                // A place and nothing else.
+                self.cursor = Some(cursor);
+                continue;
+            }
             let (stream, id) = match cursor.split(';').next().unwrap().split_once('=') {
                 Some((stream, id)) => (stream.to_owned(), id.to_owned()),
                 None => (self.only_stream(), cursor.clone()),

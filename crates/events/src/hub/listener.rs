@@ -69,6 +69,8 @@ pub struct Listener {
     given_at: Option<Instant>,
     /// A chunk of which `next` has given a part.
     rest: Option<(usize, Arc<Chunk>, EventId)>,
+    /// Its place has been written before the first frame.
+    is_announced: bool,
     has_ended: bool,
 }
 
@@ -140,6 +142,7 @@ impl Listener {
             catching_up: None,
             given_at: None,
             rest: None,
+            is_announced: false,
             has_ended: false,
         };
         hub.metrics.listeners.add(1.0);
@@ -235,9 +238,17 @@ impl Listener {
     /// Appends frames of server-sent events that are ready, up to about `bytes_max`, in few shared pieces: events, gaps,
     /// and a comment after silence. `Ready(false)` at the end: the bus drains, or it was closed for being slow.
     ///
-    /// Of one named stream the `id` of a frame is that of its event; of several it is a [`Cursor`] that begins with the event's own stream.
+    /// Of one named stream the `id` of a frame is that of its event; of several it is a [`Cursor`] that begins with the event's
+    /// own stream. The first frame is an `id` without data, so that who is cut off before the first event comes back to
+    /// where it began.
     pub fn poll_frames(&mut self, cx: &mut Context<'_>, frames: &mut Vec<Bytes>, bytes_max: usize) -> Poll<bool> {
         let mut bytes = 0;
+        if !self.is_announced && !self.hub.draining.is_cancelled() {
+            self.is_announced = true;
+            let place = self.frame_place();
+            bytes = place.len();
+            frames.push(place);
+        }
         while bytes < bytes_max {
             match self.poll_told(cx) {
                 Poll::Ready(Some(told)) => bytes += self.frame(&told, frames),
@@ -407,6 +418,11 @@ impl Listener {
                 }
             }
             Told::Gap(source, gap) => frames.push(self.frame_gap(*source, gap)),
+            Told::Silence if self.has_patterns => {
+                // Its cursor moves on with time.
+                frames.push(Bytes::from_static(b":\n"));
+                frames.push(self.frame_place());
+            }
             Told::Silence => frames.push(Bytes::from_static(HEARTBEAT)),
         }
         frames[before..].iter().map(Bytes::len).sum()
@@ -421,7 +437,7 @@ impl Listener {
     fn frame_each(&self, source: usize, chunk: &Chunk, after: EventId, frames: &mut Vec<Bytes>) {
         let mut small = Vec::new();
         for (id, body) in chunk.bodies_after(after) {
-            self.put_id(&mut small, source, id);
+            self.put_id(&mut small, Some((source, id)));
             if body.len() < SHARED_BYTES {
                 small.extend_from_slice(&body);
             } else {
@@ -436,7 +452,7 @@ impl Listener {
 
     fn frame_gap(&self, source: usize, gap: &Gap) -> Bytes {
         let mut frame = Vec::new();
-        self.put_id(&mut frame, source, gap.to);
+        self.put_id(&mut frame, Some((source, gap.to)));
         frame.extend_from_slice(b"event: gap\n");
         let (stream, reason) = (self.name(source), gap.reason.as_str());
         // Names and ids need no escaping.
@@ -446,22 +462,38 @@ impl Listener {
         frame.into()
     }
 
-    /// The line `id` of a frame of one of the sources.
-    fn put_id(&self, frame: &mut Vec<u8>, source: usize, id: EventId) {
+    /// A frame that says how far this has come and nothing else.
+    fn frame_place(&self) -> Bytes {
+        let mut frame = Vec::new();
+        self.put_id(&mut frame, None);
+        frame.push(b'\n');
+        frame.into()
+    }
+
+    /// The line `id` of a frame: where this has come with it, the stream it is of first.
+    fn put_id(&self, frame: &mut Vec<u8>, of: Option<(usize, EventId)>) {
         // Writing to a vector cannot fail.
-        if self.is_plain() {
-            let _ = writeln!(frame, "id: {id}");
+        if let (true, Some(only)) = (self.is_plain(), self.sources.first()) {
+            let _ = writeln!(frame, "id: {}", of.map_or(only.at, |(_, id)| id));
             return;
         }
-        let _ = write!(frame, "id: {}={id}", self.name(source));
         let base = self.has_patterns.then(|| self.base());
+        let mut separator = "id: ";
+        let mut put = |name: &StreamName, id: EventId| {
+            let _ = write!(frame, "{separator}{name}={id}");
+            separator = ";";
+        };
+        if let Some((source, id)) = of {
+            put(self.name(source), id);
+        }
         for (other, following) in self.sources.iter().enumerate() {
-            if other != source && (following.is_named || base.is_none_or(|base| self.is_listed(other, base))) {
-                let _ = write!(frame, ";{}={}", following.live.name(), following.at);
+            let is_own = of.is_some_and(|(source, _)| source == other);
+            if !is_own && (following.is_named || base.is_none_or(|base| self.is_listed(other, base))) {
+                put(following.live.name(), following.at);
             }
         }
         let _ = match base {
-            Some(base) => writeln!(frame, ";~={base}"),
+            Some(base) => writeln!(frame, "{separator}~={base}"),
             None => writeln!(frame),
         };
     }

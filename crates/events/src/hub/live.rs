@@ -109,7 +109,7 @@ impl Live {
             self.wake();
             Ok(())
         };
-        self.start.get_or_try_init(start).await.map(|()| ())
+        self.start.get_or_try_init(start).await.copied()
     }
 
     /// Appends events in ascending order; those at or before the tail are left out.
