@@ -165,8 +165,7 @@ impl<A: Answer> Acceptor<A> {
         let http = connection::protocol(HEAD_BYTES_MAX);
         let counters = Counters::new(registry);
         let cut = CancellationToken::new();
-        let (traffic, stalled) = (counters.traffic.clone(), counters.closed_feed.clone());
-        let feeds = Arc::new(Feeds::new(bounds.feed_buffer, bounds.feed_stall_timeout, &cut, traffic, stalled));
+        let feeds = Arc::new(Feeds::new(&bounds, &cut, &counters));
         Self { shared: Arc::new(Shared { answer, bounds, limits, http, tasks, draining, cut, counters, feeds }) }
     }
 
@@ -238,33 +237,30 @@ impl<A: Answer> Acceptor<A> {
 
     fn start(&self, stream: TcpStream, peer: SocketAddr, permit: Permit) {
         let shared = Arc::clone(&self.shared);
-        let mut place = Place::new(permit, shared.counters.open.clone());
+        let open = Open::new(shared.counters.open.clone());
         self.shared.tasks.spawn(async move {
             if let Some((stream, taken)) = connection::drive(stream, peer, &shared).await {
-                place.permit.begin_feed();
                 // A task of its own, so that the memory of this one is freed.
-                shared.tasks.spawn(Feed::new(stream, taken, Arc::clone(&shared.feeds), place));
+                shared.tasks.spawn(Feed::new(stream, taken, Arc::clone(&shared.feeds), permit.begin_feed()));
             }
+            drop(open);
         });
     }
 }
 
-/// The place of an open connection; given back on drop, even when its task panics.
-struct Place {
-    permit: Permit,
-    open: Gauge,
-}
+/// Counts an open connection; gives the gauge back even when its task panics.
+struct Open(Gauge);
 
-impl Place {
-    fn new(permit: Permit, open: Gauge) -> Self {
-        open.add(1.0);
-        Self { permit, open }
+impl Open {
+    fn new(gauge: Gauge) -> Self {
+        gauge.add(1.0);
+        Self(gauge)
     }
 }
 
-impl Drop for Place {
+impl Drop for Open {
     fn drop(&mut self) {
-        self.open.add(-1.0);
+        self.0.add(-1.0);
     }
 }
 

@@ -13,14 +13,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::fmt::rfc2822::DateTimePrinter;
-use tidegate_metrics::Counter;
+use tidegate_metrics::{Counter, Gauge};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::Place;
 use super::io::{Traffic, shutdown};
+use super::limits::Fed;
 use super::takeover::{Frames, Outgoing, Taken};
+use super::{Bounds, Counters};
 
 /// 10 slices: in the drain listeners leave one slice after the other, so that they do not all come back at once.
 const SLICES: usize = 10;
@@ -31,7 +32,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// 1 to 5 s: when a listener should come back, spread so that they do not come all at once.
 const RETRY_MS: std::ops::Range<u64> = 1000..5000;
 /// 64 KiB: a peer has nothing to say after its request; one that goes on is cut.
-const UNASKED_BYTES_MAX: usize = 64 * 1024;
+const UNASKED_BYTES_MAX: u32 = 64 * 1024;
 /// 16 writes: then other tasks get their turn.
 const WRITES_PER_TURN: usize = 16;
 
@@ -47,25 +48,22 @@ pub(crate) struct Feeds {
     cut: CancellationToken,
     traffic: Traffic,
     stalled: Counter,
+    /// Open connections, those that are fed among them.
+    connections: Gauge,
 }
 
 impl Feeds {
-    pub(crate) fn new(
-        send_buffer: usize,
-        stall_timeout: Duration,
-        cut: &CancellationToken,
-        traffic: Traffic,
-        stalled: Counter,
-    ) -> Self {
+    pub(crate) fn new(bounds: &Bounds, cut: &CancellationToken, counters: &Counters) -> Self {
         Self {
-            send_buffer,
-            stall_timeout,
+            send_buffer: bounds.feed_buffer,
+            stall_timeout: bounds.feed_stall_timeout,
             open: AtomicUsize::new(0),
             started: AtomicUsize::new(0),
             slices: std::array::from_fn(|_| cut.child_token()),
             cut: cut.clone(),
-            traffic,
-            stalled,
+            traffic: counters.traffic.clone(),
+            stalled: counters.closed_feed.clone(),
+            connections: counters.open.clone(),
         }
     }
 
@@ -80,7 +78,8 @@ impl Feeds {
     }
 }
 
-/// One connection that is fed.
+/// One connection that is fed. Its size is what ten thousand idle listeners cost: the task around it should fit into 256
+/// bytes.
 pub(crate) struct Feed {
     stream: TcpStream,
     frames: Box<dyn Frames>,
@@ -91,9 +90,9 @@ pub(crate) struct Feed {
     /// Runs only while the peer takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
     /// Bytes the peer sent after its request.
-    unasked: usize,
+    unasked: u32,
     feeds: Arc<Feeds>,
-    _place: Place,
+    _fed: Fed,
 }
 
 /// How far a feed has come.
@@ -108,16 +107,17 @@ enum Phase {
 }
 
 impl Feed {
-    pub(crate) fn new(stream: TcpStream, taken: Taken, feeds: Arc<Feeds>, place: Place) -> Self {
+    pub(crate) fn new(stream: TcpStream, taken: Taken, feeds: Arc<Feeds>, fed: Fed) -> Self {
         // A listener that stops reading would keep megabytes in the kernel.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, feeds.send_buffer);
         feeds.open.fetch_add(1, Ordering::Relaxed);
+        feeds.connections.add(1.0);
         let slice = feeds.started.fetch_add(1, Ordering::Relaxed) % SLICES;
         let leave = Box::pin(feeds.slices[slice].clone().cancelled_owned());
         let mut out = Outgoing::default();
         out.push(head(&taken.head));
         let frames = taken.frames;
-        Self { stream, frames, out, phase: Phase::Open, leave, stall: None, unasked: 0, feeds, _place: place }
+        Self { stream, frames, out, phase: Phase::Open, leave, stall: None, unasked: 0, feeds, _fed: fed }
     }
 
     /// Says goodbye after what is on its way.
@@ -178,7 +178,7 @@ impl Feed {
                 Ok(0) => break,
                 Ok(read) => {
                     self.feeds.traffic.received.add(read as u64);
-                    self.unasked += read;
+                    self.unasked += read as u32;
                     if self.unasked > UNASKED_BYTES_MAX {
                         break;
                     }
@@ -221,6 +221,7 @@ impl Future for Feed {
 impl Drop for Feed {
     fn drop(&mut self) {
         self.feeds.open.fetch_sub(1, Ordering::Relaxed);
+        self.feeds.connections.add(-1.0);
     }
 }
 
@@ -248,6 +249,12 @@ fn head(parts: &http::response::Parts) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The runtime adds 104 bytes and rounds up to 128; the tracker adds 8.
+    #[test]
+    fn a_feed_and_its_task_fit_into_256_bytes() {
+        assert!(size_of::<Feed>() <= 256 - 104 - 8, "{} bytes", size_of::<Feed>());
+    }
 
     #[test]
     fn the_head_says_that_the_connection_ends_the_body() {

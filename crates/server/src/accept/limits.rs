@@ -68,7 +68,7 @@ impl Limits {
         }
         *of_address += 1;
         counts.total += 1;
-        Ok(Permit { limits: Arc::clone(self), address: Some(address) })
+        Ok(Permit { limits: Arc::clone(self), address })
     }
 
     /// Connections open now, with those that are fed.
@@ -93,28 +93,30 @@ impl Limits {
 #[derive(Debug)]
 pub(crate) struct Permit {
     limits: Arc<Limits>,
-    /// `None` for a connection that is fed.
-    address: Option<IpAddr>,
+    address: IpAddr,
 }
+
+/// The right of one connection to be fed: all that is left of its [`Permit`] is the descriptor. As small as can be.
+#[derive(Debug)]
+pub(crate) struct Fed(Arc<Limits>);
 
 impl Permit {
     /// Frees the place among the connections; keeps the descriptor.
-    pub(crate) fn begin_feed(&mut self) {
-        if let Some(address) = self.address.take() {
-            let mut counts = self.limits.lock();
-            counts.leave(address);
-            counts.fed += 1;
-        }
+    pub(crate) fn begin_feed(self) -> Fed {
+        self.limits.lock().fed += 1;
+        Fed(Arc::clone(&self.limits))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut counts = self.limits.lock();
-        match self.address {
-            Some(address) => counts.leave(address),
-            None => counts.fed -= 1,
-        }
+        self.limits.lock().leave(self.address);
+    }
+}
+
+impl Drop for Fed {
+    fn drop(&mut self) {
+        self.0.lock().fed -= 1;
     }
 }
 
@@ -177,16 +179,15 @@ mod tests {
     #[test]
     fn a_connection_that_is_fed_frees_its_place_but_not_its_descriptor() {
         let limits = Limits::new(2, 1, 1);
-        let mut fed = limits.admit(address("10.0.0.1")).unwrap();
+        let first = limits.admit(address("10.0.0.1")).unwrap();
         assert!(limits.admit(address("10.0.0.1")).is_err());
-        fed.begin_feed();
+        let first = first.begin_feed();
         let other = limits.admit(address("10.0.0.1")).unwrap();
         assert_eq!(limits.open(), 2);
         drop(other);
-        let mut second = limits.admit(address("10.0.0.1")).unwrap();
-        second.begin_feed();
+        let second = limits.admit(address("10.0.0.1")).unwrap().begin_feed();
         assert_eq!(limits.admit(address("10.0.0.1")).unwrap_err(), Refused::Total { limit: 2 });
-        drop((fed, second));
+        drop((first, second));
         assert_eq!(limits.open(), 0);
     }
 
