@@ -567,3 +567,84 @@ async fn dropping_the_last_handle_ends_the_tasks() {
     .await;
     assert!(again.take().unwrap().ended_cleanly());
 }
+
+#[tokio::test]
+async fn nothing_is_seen_of_what_a_failed_store_did_not_take() {
+    let folder = folder();
+    let store = store_at(folder.path(), TABLES, Durability::Sync);
+    let bus = bus(&store, Config::default()).await;
+    let ids = publish_numbers(&bus, "s", 0..3).await;
+    let mut listener = listen(&bus, "s", ids[1]).await;
+    assert_eq!(next_texts(&mut listener, 1).await, ["2"]);
+    // From here on it refuses every write, as after a failed one.
+    store.close().unwrap();
+    for _ in 0..2 {
+        let refused = bus.publish(&stream("s"), vec![NewEvent::new("3").idempotence_id("a")]).await;
+        assert!(matches!(refused, Err(Error::Store(_))), "also a duplicate of what failed: {refused:?}");
+    }
+    assert!(matches!(bus.publish(&stream("t"), vec![NewEvent::new("1")]).await, Err(Error::Store(_))));
+    assert!(matches!(bus.info(&stream("t")).await, Err(Error::StreamNotFound { .. })));
+    assert_eq!((all(&bus, "s").await, bus.info(&stream("s")).await.unwrap().length), (numbers(0..3), 3));
+    assert!(listener.next().now_or_never().is_none(), "nothing is heard");
+    assert!(matches!(bus.trim(&stream("s"), Trim::MaxLength(0)).await, Err(Error::Store(_))));
+    bus.close().await.unwrap();
+}
+
+/// A folder whose records do not fit together, as a repair that gave some of them up leaves it.
+async fn repaired(change: impl FnOnce(&mut Batch)) -> TempDir {
+    let folder = folder();
+    let store = store_at(folder.path(), TABLES, Durability::Sync);
+    let before = bus(&store, Config::default()).await;
+    publish_numbers(&before, "s", 0..10).await;
+    publish_numbers(&before, "other", 0..10).await;
+    let group = before.group(&stream("s"), &GroupName::new("g").unwrap());
+    group.claim(claim("a", 3)).await.unwrap();
+    before.close().await.unwrap();
+    write(&store, change).await;
+    as_killed(folder.path())
+}
+
+#[tokio::test]
+async fn a_stream_whose_newest_events_a_repair_gave_up_counts_what_is_left_and_tells() {
+    let mut ids = Vec::new();
+    let folder = repaired(|_| ()).await;
+    let store = store_at(folder.path(), TABLES, Durability::Sync);
+    let whole = bus(&store, Config::default()).await;
+    for event in whole.read(&stream("s"), Read::default()).await.unwrap().events {
+        ids.push(event.id);
+    }
+    whole.close().await.unwrap();
+    let key = |id: EventId| [&1u32.to_be_bytes()[..], &id.ms.to_be_bytes(), &id.seq.to_be_bytes()].concat();
+    write(&store, |batch| ids[7..].iter().for_each(|id| batch.delete(EVENTS, key(*id)))).await;
+    let killed = as_killed(folder.path());
+    let after = bus(&store_at(killed.path(), TABLES, Durability::Sync), Config::default()).await;
+    assert_eq!((all(&after, "s").await, after.info(&stream("s")).await.unwrap().length), (numbers(0..7), 7));
+    assert_eq!(all(&after, "other").await, numbers(0..10));
+    let made = publish_numbers(&after, "s", 10..11).await;
+    assert!(made[0] > ids[9], "no id is used again");
+    let mut listener = listen(&after, "s", ids[5]).await;
+    assert_eq!(next_texts(&mut listener, 1).await, ["6"]);
+    let Heard::Gap(_, gap) = next(&mut listener).await else { panic!("a gap") };
+    assert_eq!((gap.from, gap.reason), (ids[6], GapReason::Restarted));
+    assert_eq!(next_texts(&mut listener, 1).await, ["10"]);
+}
+
+#[tokio::test]
+async fn records_of_a_stream_nobody_can_name_are_removed_and_their_number_is_not_used_again() {
+    let folder = repaired(|batch| batch.delete(STREAMS, *b"ss")).await;
+    let store = store_at(folder.path(), TABLES, Durability::Sync);
+    let after = bus(&store, Config::default()).await;
+    publish_numbers(&after, "new", 0..2).await;
+    assert_eq!((all(&after, "new").await, all(&after, "other").await), (numbers(0..2), numbers(0..10)));
+    eventually(async || (1..5).map(|table| keys(&store, table)).eq([12, 0, 0, 0])).await;
+}
+
+#[tokio::test]
+async fn a_group_a_repair_gave_up_begins_again() {
+    let folder = repaired(|batch| batch.delete(Table(3), [&1u32.to_be_bytes()[..], b"g"].concat())).await;
+    let store = store_at(folder.path(), TABLES, Durability::Sync);
+    let after = bus(&store, Config::default()).await;
+    assert_eq!(keys(&store, 4), 0, "deliveries of nobody");
+    let group = after.group(&stream("s"), &GroupName::new("g").unwrap());
+    assert_eq!(group.claim(claim("a", 100)).await.unwrap().len(), 10);
+}
