@@ -24,6 +24,7 @@ const TURN: Duration = Duration::from_millis(600);
 const EVENTS: usize = 200_000;
 const STREAMS: usize = 10_000;
 const SAMPLES: usize = 2000;
+const XADDS: usize = 20_000;
 
 struct Bench {
     runtime: Runtime,
@@ -134,14 +135,16 @@ fn xadd(bench: &Bench) {
     let bus = bench.fresh(load::on_redis(&bench.server));
     let mut values = [const { Vec::new() }; 3];
     let mut connections = 0;
-    for _ in 0..3 {
+    let time = async || microseconds(&load::xadd_times(&bench.server, "written", XADDS).await, 0.5);
+    for _ in 0..ROUNDS {
         bench.fresh(async {
-            values[0].push(microseconds(&load::xadd_times(&bench.server, "written", SAMPLES).await, 0.5));
+            values[0].push(time().await);
             let same = load::waiting_listeners(&bus, (0..STREAMS).map(|_| "heard".into())).await;
-            values[1].push(microseconds(&load::xadd_times(&bench.server, "written", SAMPLES).await, 0.5));
+            values[1].push(time().await);
             drop(same);
+            values[0].push(time().await);
             let each = load::waiting_listeners(&bus, (0..STREAMS).map(|no| format!("heard-{no}"))).await;
-            values[2].push(microseconds(&load::xadd_times(&bench.server, "written", SAMPLES).await, 0.5));
+            values[2].push(time().await);
             // All but the one that asks.
             connections = bench.server.cli(&["CLIENT", "LIST"]).await.lines().count() - 1;
             drop(each);

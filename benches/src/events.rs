@@ -161,9 +161,7 @@ pub async fn xadd_latencies(server: &Server, name: &str, listener: &mut Listener
         tokio::time::sleep(INTERVAL).await;
         let started = Instant::now();
         let words = ["XADD", name, "*", "data", DATA];
-        let (added, heard) = tokio::join!(writer.command(&words), async {
-            (listener.next().await, started.elapsed())
-        });
+        let (added, heard) = tokio::join!(writer.command(&words), async { (listener.next().await, started.elapsed()) });
         added.expect("an id");
         assert!(matches!(heard.0, Some(Heard::Event(..))), "{heard:?}");
         latencies.push(heard.1);
@@ -184,16 +182,14 @@ pub async fn bare_latencies(server: &Server, samples: usize) -> Vec<Duration> {
         tokio::time::sleep(INTERVAL).await;
         let started = Instant::now();
         let words = ["XADD", "bare", "*", "data", DATA];
-        let (added, read) = tokio::join!(writer.command(&words), async {
-            (reader.reply().await, started.elapsed())
-        });
+        let (added, read) = tokio::join!(writer.command(&words), async { (reader.reply().await, started.elapsed()) });
         (added.expect("an id"), read.0.expect("an entry"));
         latencies.push(read.1);
     }
     latencies
 }
 
-/// How long a bare `XADD` takes.
+/// How long each of many bare `XADD`s takes, one after the other.
 ///
 /// # Panics
 /// When Redis goes away.
@@ -201,7 +197,6 @@ pub async fn xadd_times(server: &Server, name: &str, samples: usize) -> Vec<Dura
     let mut writer = Connection::tcp(server.addr()).await.expect("a connection");
     let mut times = Vec::with_capacity(samples);
     for _ in 0..samples {
-        tokio::time::sleep(INTERVAL).await;
         let started = Instant::now();
         writer.command(&["XADD", name, "*", "data", DATA]).await.expect("an id");
         times.push(started.elapsed());
