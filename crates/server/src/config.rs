@@ -166,7 +166,7 @@ settings! {
         events_idempotence_max: usize = "100000", "TIDEGATE_EVENTS_IDEMPOTENCE_MAX", 0 => 10_000_000, "Ids of publishers remembered per stream, so that an event published again is not kept twice; beyond it the oldest is forgotten.";
         events_idempotence_window: Duration = "1d", "TIDEGATE_EVENTS_IDEMPOTENCE_WINDOW", SECOND => 365 * 24 * HOUR, "How long they are remembered.";
         events_batch_max: usize = "1000", "TIDEGATE_EVENTS_BATCH_MAX", 1 => 10_000, "Events of one publish, and of publishes that share a write, at most.";
-        events_batch_wait: Duration = "0ms", "TIDEGATE_EVENTS_BATCH_WAIT", 0 => SECOND, "How long a write waits for more events to gather; 0: it goes at once, and what comes while it is under way makes up the next.";
+        events_batch_wait: Duration = "0ms", "TIDEGATE_EVENTS_BATCH_WAIT", 0 => SECOND, "Redis: how long a write waits for more events to gather; 0: it goes at once, and what comes while it is under way makes up the next, as always embedded.";
         events_ring_bytes_max: Bytes = "1MiB", "TIDEGATE_EVENTS_RING_BYTES_MAX", 4 * KIB => GIB, "Newest events of a stream that somebody listens to, held in memory for all its listeners; who falls behind further reads the log.";
         events_rings_bytes_max: Bytes = "64MiB", "TIDEGATE_EVENTS_RINGS_BYTES_MAX", 4 * KIB => 64 * GIB, "The same for all streams together.";
         events_direct_streams_max: usize = "100", "TIDEGATE_EVENTS_DIRECT_STREAMS_MAX", 1 => 1000, "Redis: streams with listeners that are read directly; for those beyond, publishers ring.";

@@ -125,12 +125,13 @@ fn variable<'a>(environment: &'a Environment, setting: &Setting) -> Option<(&'st
 /// Settings somebody made that change nothing where the jobs are kept.
 fn without_effect(config: &Config, origins: &BTreeMap<&'static str, Origin>) -> Vec<String> {
     const EMBEDDED: [&str; 5] = ["data", "durability", "disk_reserve", "repair", "streams_bytes_max"];
+    const REDIS: [&str; 2] = ["events_batch_wait", "events_direct_streams_max"];
     let is_redis = config.redis.get().is_some();
     let reason = |key: &str| match key {
         key if EMBEDDED.contains(&key) && is_redis => {
             Some("jobs and events are kept in Redis, not in the embedded store")
         }
-        key if !key.starts_with("redis_") => None,
+        key if !key.starts_with("redis_") && !REDIS.contains(&key) => None,
         _ if !is_redis => Some("no Redis is configured, jobs and events are kept in the embedded store"),
         "redis_pool_idle_timeout" => Some("the connections to Redis are shared by all calls and stay open"),
         _ => None,
