@@ -80,7 +80,7 @@ fn load_jobs(mut arguments: Arguments) -> Result<ExitCode> {
     }
     plan.check()?;
     // Held to the end: dropping it stops the server.
-    let own = if url.is_none() { Some(Server::start(&[])?) } else { None };
+    let own = if url.is_none() { Some(Server::start(None, &[])?) } else { None };
     plan.address = match (&url, &own) {
         (Some(url), _) => address_of(url)?,
         (None, Some(server)) => server.address.clone(),

@@ -30,10 +30,16 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Builds the release server, starts it with these flags beside its own and waits until it says that it listens.
-    pub(super) fn start(flags: &[String]) -> Result<Self> {
-        println!("load-test: building the server (release)");
-        let binary = test::server_binary(true)?;
+    /// Builds the release server (or takes the program given), starts it with these flags beside its own and waits until
+    /// it says that it listens.
+    pub(super) fn start(binary: Option<&str>, flags: &[String]) -> Result<Self> {
+        let binary = match binary {
+            Some(binary) => binary.to_owned(),
+            None => {
+                println!("load-test: building the server (release)");
+                test::server_binary(true)?
+            }
+        };
         let folder = Folder::new("server")?;
         let (child, address) = launch(&binary, "127.0.0.1:0", flags, &folder)?;
         println!("load-test: started a server on {address}");

@@ -52,7 +52,7 @@ pub(super) fn run(plan: &Plan) -> Result<bool> {
         poured.and(kills)
     })?;
     // Nothing is killed any more: who has heard this one has heard all it will hear.
-    ensure!(publisher.publish(0, 1, Instant::now(), PATIENCE)?, "the last event was refused: {:?}", publisher.errors);
+    ensure!(publisher.publish(0, &[Instant::now()], PATIENCE)?, "the last event was refused: {:?}", publisher.errors);
     let outcome = crowd.finish(&publisher.ledger.ends(), PATIENCE)?;
     let survivors = ground.redis.as_ref().map(|redis| survivors(redis, &publisher.names[0])).transpose()?;
     report(plan, &publisher, &outcome, &kills.unwrap_or_default(), survivors.as_ref())

@@ -151,7 +151,7 @@ fn pour(plan: &Plan, crowd: &Crowd, publisher: &mut Publisher) -> Result<u64> {
         if asked.saturating_sub(crowd.delivered()) > WINDOW * plan.burst as u64 * listeners {
             wait_until(Instant::now() + Duration::from_micros(100));
         } else {
-            publisher.publish(0, plan.burst, Instant::now(), Duration::ZERO)?;
+            publisher.publish(0, &vec![Instant::now(); plan.burst], Duration::ZERO)?;
         }
     }
     Ok(crowd.delivered())

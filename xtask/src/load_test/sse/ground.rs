@@ -40,7 +40,7 @@ impl Ground {
         let redis = plan.redis.filter(|_| is_own).map(Redis::start).transpose()?;
         let mut flags: Vec<String> = redis.iter().flat_map(|redis| ["--redis".to_owned(), redis.url()]).collect();
         flags.extend(plan.flags.iter().cloned());
-        let server = is_own.then(|| Server::start(&flags)).transpose()?;
+        let server = is_own.then(|| Server::start(plan.binary.as_deref(), &flags)).transpose()?;
         let address = match (&plan.url, &server) {
             (Some(url), _) => address_of(url)?,
             (None, server) => server.as_ref().context("no server")?.address.clone(),
@@ -67,7 +67,7 @@ impl Ground {
         let count = names.len();
         let mut publisher = Publisher::new(Poster::Tidegate(client), names, plan.bytes, run, self.epoch);
         for stream in 0..count {
-            let is_there = publisher.publish(stream, 1, Instant::now(), Duration::ZERO)?;
+            let is_there = publisher.publish(stream, &[Instant::now()], Duration::ZERO)?;
             ensure!(is_there, "the first event of {} was refused: {:?}", publisher.names[stream], publisher.errors);
         }
         publisher.latency = Default::default();

@@ -48,12 +48,16 @@ pub(super) fn cpu(pid: u32) -> Option<Duration> {
     Some(Duration::from_secs_f64((ticks()? + ticks()?) / TICKS))
 }
 
-/// Memory that the kernel holds for all TCP sockets of this machine.
-pub(super) fn of_tcp() -> Option<u64> {
+/// Memory that the kernel of this machine holds for its own objects (a connection is two sockets, two files and their
+/// watches) and for bytes on their way through TCP.
+pub(super) fn of_kernel() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/net/sockstat").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("TCP: "))?;
     let pages: u64 = line.split_once("mem ")?.1.split_whitespace().next()?.parse().ok()?;
-    Some(pages * PAGE)
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("SUnreclaim:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(pages * PAGE + (kibibytes << 10))
 }
 
 /// Memory of each connection of the server on `port`, on its side, largest first; `None` without `ss`.
@@ -99,6 +103,6 @@ mod tests {
         let pid = std::process::id();
         assert!(Memory::of(pid).is_some_and(|memory| memory.resident > 0));
         assert!(cpu(pid).is_some());
-        assert!(of_tcp().is_some());
+        assert!(of_kernel().is_some());
     }
 }

@@ -41,7 +41,8 @@ pub(super) fn usage() -> String {
      \x20                                 [--slow close,skip,latest]\n\
      \x20                         many    [--streams 100,1000,10000] [--rate 200] [--seconds 10]\n\
      \x20   for all: [--redis | --embedded] [--persistence none|everysec|always] [--bytes N] [--threads 1]\n\
-     \x20            [--sources 32] [--url http://127.0.0.1:7700] [--token-file FILE] [-- FLAGS OF THE SERVER]\n\n\
+     \x20            [--sources 32] [--url http://127.0.0.1:7700] [--token-file FILE]\n\
+     \x20            [--binary PROGRAM] [-- FLAGS OF THE SERVER]\n\n\
      Listens with thousands of connections and checks every event each of them hears: none lost, none twice, none out\n\
      of order, unless a gap was told. Fails when one is. Without --url it builds the release server and starts one of\n\
      its own, with --redis on a Redis of its own (idle and many do by default). docs/load-test.md says what each prints."

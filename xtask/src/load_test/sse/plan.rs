@@ -50,6 +50,8 @@ pub(super) struct Plan {
     pub(super) slow: Vec<String>,
     /// How many streams, one run after the other.
     pub(super) streams: Vec<usize>,
+    /// The program to start instead of the one built here.
+    pub(super) binary: Option<String>,
     /// Flags for the server that is started.
     pub(super) flags: Vec<String>,
 }
@@ -93,6 +95,7 @@ impl Plan {
             truncate,
             slow,
             streams: streams.iter().map(|number| number.parse()).collect::<Result<_, _>>()?,
+            binary: given.value("--binary")?,
             flags,
         };
         plan.scenario = match given.names()?.as_slice() {

@@ -17,6 +17,9 @@ use crate::load_test::pace::{Schedule, wait_until};
 /// Between two attempts, so that a dead server is not asked a thousand times a second.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// 100 events that have become due go in one request.
+const TOGETHER_MAX: usize = 100;
+
 /// Where events go.
 pub(super) enum Poster {
     Tidegate(Client),
@@ -63,31 +66,32 @@ impl Publisher {
         }
     }
 
-    /// Publishes the next `count` events of a stream in one request, due at `due`; `false` when they are not acknowledged.
-    /// With idempotence ids it goes on trying for `patience`.
-    pub(super) fn publish(&mut self, stream: usize, count: usize, due: Instant, patience: Duration) -> Result<bool> {
-        let first = self.ledger.published(stream);
-        let numbers = first..first + count as u64;
-        let events = numbers.clone().map(|n| self.event(stream, n, due)).collect::<Vec<_>>();
+    /// Publishes the next events of a stream, of which each was due at its moment, in one request; `false` when they are
+    /// not acknowledged. With idempotence ids it goes on trying for `patience`.
+    pub(super) fn publish(&mut self, stream: usize, due: &[Instant], patience: Duration) -> Result<bool> {
+        let (first, start) = (self.ledger.published(stream), Instant::now());
+        let numbers = first..first + due.len() as u64;
+        let events: Vec<_> = numbers.clone().zip(due).map(|(n, due)| self.event(stream, n, *due)).collect();
         loop {
             numbers.clone().for_each(|n| self.ledger.tried(stream, n));
             match self.poster.send(&self.names[stream], &events) {
                 Ok(ids) => {
                     numbers.zip(ids).for_each(|(n, id)| self.ledger.acknowledge(stream, n, id));
-                    self.latency.record(due.elapsed().as_micros() as u64);
+                    due.iter().for_each(|due| self.latency.record(due.elapsed().as_micros() as u64));
                     return Ok(true);
                 }
                 Err(Failed::Wrong(what)) => bail!("publishing to {} failed: {what}", self.names[stream]),
                 Err(Failed::Maybe(what)) => *self.errors.entry(what).or_default() += 1,
             }
-            if self.run.is_none() || due.elapsed() > patience {
+            if self.run.is_none() || start.elapsed() > patience {
                 return Ok(false);
             }
             wait_until(Instant::now() + PAUSE);
         }
     }
 
-    /// At a fixed rate for a time, to the stream that `choose` names for each.
+    /// At a fixed rate for a time, to the stream that `choose` names for each. One request is under way at a time, so that
+    /// numbers come in order; what became due meanwhile for the same stream goes with the next.
     pub(super) fn pour(
         &mut self,
         rate: f64,
@@ -97,9 +101,19 @@ impl Publisher {
     ) -> Result<()> {
         let total = (rate * time.as_secs_f64()).ceil() as u64;
         let schedule = Schedule::new(Instant::now() + Duration::from_millis(50), rate, total);
-        while let Some((number, due)) = schedule.take() {
+        let mut taken = schedule.take();
+        while let Some((number, due)) = taken {
             wait_until(due);
-            self.publish(choose(number), 1, due, patience)?;
+            let (stream, mut all) = (choose(number), vec![due]);
+            let (now, is_more) = (Instant::now(), |all: &Vec<Instant>| all.len() < TOGETHER_MAX);
+            taken = schedule.take();
+            while let Some((_, due)) = taken.filter(|(number, due)| *due <= now && choose(*number) == stream)
+                && is_more(&all)
+            {
+                all.push(due);
+                taken = schedule.take();
+            }
+            self.publish(stream, &all, patience)?;
         }
         Ok(())
     }

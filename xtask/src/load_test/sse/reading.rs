@@ -8,8 +8,8 @@ use super::event_id::{EventId, number};
 /// 4 MiB: several times the largest event a server takes by default.
 const LINE_MAX: usize = 4 << 20;
 
-/// What the publisher wrote into an event's data: `{"n":…,"at":…}`. The numbers are texts where the event was added to
-/// Redis by hand, for there the fields of an entry are.
+/// What the publisher wrote into an event's data: `{"n":…,"at":…}`. Where an entry was added to Redis by hand, its fields are
+/// texts and come in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     /// Number of the event in its stream.
@@ -20,11 +20,23 @@ pub(super) struct Mark {
 
 impl Mark {
     pub(super) fn parse(data: &[u8]) -> Option<Self> {
-        let quoted = |text| <[u8]>::strip_prefix(text, b"\"").unwrap_or(text);
-        let (n, rest) = number(quoted(data.strip_prefix(b"{\"n\":")?))?;
-        let (at, _) = number(quoted(quoted(rest).strip_prefix(b",\"at\":")?))?;
+        let (n, rest) = match data.strip_prefix(b"{\"n\":") {
+            Some(rest) => number_or_text(rest)?,
+            None => {
+                let (at, rest) = number_or_text(data.strip_prefix(b"{\"at\":")?)?;
+                let (n, _) = number_or_text(rest.strip_prefix(b",\"n\":")?)?;
+                return Some(Self { n, at });
+            }
+        };
+        let (at, _) = number_or_text(rest.strip_prefix(b",\"at\":")?)?;
         Some(Self { n, at })
     }
+}
+
+/// `7` or `"7"`, and what follows.
+fn number_or_text(data: &[u8]) -> Option<(u64, &[u8])> {
+    let (value, rest) = number(data.strip_prefix(b"\"").unwrap_or(data))?;
+    Some((value, rest.strip_prefix(b"\"").unwrap_or(rest)))
 }
 
 /// What came.
@@ -276,6 +288,17 @@ mod tests {
         for size in (1..20).chain([1000]) {
             assert_eq!(read(&format!("{HEAD}{body}"), size).unwrap(), expected, "plain, {size}");
             assert_eq!(read(&chunked, size).unwrap(), expected, "chunked, {size}");
+        }
+    }
+
+    #[test]
+    fn a_mark_is_read_from_numbers_and_from_the_texts_of_an_entry() {
+        let mark = Some(Mark { n: 7, at: 12 });
+        for data in [r#"{"n":7,"at":12}"#, r#"{"n":7,"at":12,"p":"x"}"#, r#"{"at":"12","n":"7"}"#] {
+            assert_eq!(Mark::parse(data.as_bytes()), mark, "{data}");
+        }
+        for data in ["", "{}", r#"{"n":7}"#, r#"{"n":"x","at":1}"#, r#"{"at":1,"p":2}"#] {
+            assert_eq!(Mark::parse(data.as_bytes()), None, "{data}");
         }
     }
 

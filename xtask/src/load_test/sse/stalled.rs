@@ -118,7 +118,7 @@ fn measure(plan: &Plan, ground: &Ground, publisher: &mut Publisher, policy: &str
     let cpu = core(cpu().saturating_sub(worked), start.elapsed());
     crowd.stall(false);
     wait_until(Instant::now() + Duration::from_millis(100));
-    publisher.publish(0, 1, Instant::now(), Duration::ZERO)?;
+    publisher.publish(0, &[Instant::now()], Duration::ZERO)?;
     let outcome = crowd.finish(&publisher.ledger.ends(), PATIENCE)?;
     Ok(Measured { outcome, before, most, of_one, of_stalled, cpu })
 }
