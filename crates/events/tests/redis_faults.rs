@@ -339,6 +339,32 @@ fn truncate_aof(server: &Server, bytes: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_is_told_to_listeners_before_what_came_after_it() {
+    for direct_streams_max in [100, 1] {
+        let server = Server::builder().persistence(Persistence::Aof(Fsync::EverySecond)).start().await;
+        let writer = on(&server).await;
+        let bus = open(&server.url(), Config { direct_streams_max, ..Config::default() }).await;
+        let mut listeners = [listen(&bus, &["s"], None).await, listen(&bus, &["t"], None).await];
+        for turn in 0..5 {
+            for name in ["s", "t"] {
+                publish_surely(&writer, name, &format!("{turn} before")).await;
+            }
+            for listener in &mut listeners {
+                assert_eq!(next_text(listener).await, format!("{turn} before"));
+            }
+            server.restart().await;
+            for name in ["s", "t"] {
+                publish_surely(&writer, name, &format!("{turn} after")).await;
+            }
+            for listener in &mut listeners {
+                assert_eq!(next_gap(listener).await.reason, GapReason::Restarted);
+                assert_eq!(next_text(listener).await, format!("{turn} after"));
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_is_told_to_listeners_that_come_back_elsewhere_later() {
     let server = Server::builder().persistence(Persistence::Aof(Fsync::EverySecond)).start().await;
     let bus = on(&server).await;
