@@ -64,8 +64,13 @@ impl Core {
             if self.is_out.swap(false, Ordering::Relaxed) {
                 tracing::info!("Redis link is back");
             }
-            self.reconnects.send_modify(|count| *count += 1);
         }
+    }
+
+    /// A general connection is about to be used in place of a lost one: counted before the first reply over it, so that
+    /// whoever has a reply knows whether another Redis may have given it.
+    pub(crate) fn reconnected(&self) {
+        self.reconnects.send_modify(|count| *count += 1);
     }
 
     /// A general connection is gone.

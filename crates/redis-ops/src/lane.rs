@@ -80,6 +80,9 @@ impl Lane {
     async fn use_up(&self, core: &Arc<Core>, stream: Stream, stop: &CancellationToken, again: bool) -> (End, bool) {
         let (connection, work) = Connection::new(stream, core.config.commands_max);
         let mut work = core.tasks.spawn(work);
+        if again {
+            core.reconnected();
+        }
         *self.current.write() = Some(connection.clone());
         core.up(again);
         let end = tokio::select! {

@@ -197,7 +197,7 @@ impl Redis {
         &self.0.link.core.config
     }
 
-    /// Counts the general connections that came up again; wakes on each.
+    /// Counts the general connections that came up again, each before the first reply over it; wakes on each.
     pub fn reconnects(&self) -> watch::Receiver<u64> {
         self.0.link.core.reconnects.subscribe()
     }

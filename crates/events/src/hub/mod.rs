@@ -186,7 +186,12 @@ impl Hub {
 
     /// Whether somebody follows a pattern or watches: news of streams that are not read are wanted, too.
     pub(crate) fn wants_news(&self) -> bool {
-        self.0.watches.load(Ordering::Relaxed) > 0 || !self.0.patterns.lock().is_empty()
+        self.0.watches.load(Ordering::Relaxed) > 0 || self.follows_patterns()
+    }
+
+    /// Whether somebody follows a pattern: streams made by whomever are wanted.
+    pub(crate) fn follows_patterns(&self) -> bool {
+        !self.0.patterns.lock().is_empty()
     }
 
     /// Redis was restarted between these two instants (milliseconds since 1970) and may have lost its newest events: whoever

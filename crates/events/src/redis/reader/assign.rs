@@ -24,6 +24,8 @@ pub(super) struct Assigned {
     pub(super) rung: Arc<[Arc<Live>]>,
     /// Whether the bell is to be heard.
     pub(super) listens: bool,
+    /// Whether streams made by others are wanted.
+    pub(super) follows_patterns: bool,
 }
 
 /// What the parts that read have found out.
@@ -66,6 +68,7 @@ pub(super) async fn run(reader: Arc<Reader>, assigned: watch::Sender<Assigned>) 
         let next = divide(&reader, &assigned.borrow().direct);
         assigned.send_if_modified(|current| {
             let is_same = current.listens == next.listens
+                && current.follows_patterns == next.follows_patterns
                 && same(&current.direct, &next.direct)
                 && same(&current.rung, &next.rung);
             *current = next;
@@ -120,5 +123,10 @@ fn divide(reader: &Reader, before: &[Arc<Live>]) -> Assigned {
     let (mut direct, mut rung): (Vec<_>, Vec<_>) = live.into_iter().partition(|live| direct.contains(&stay(live)));
     direct.sort_unstable_by(|one, other| one.name().cmp(other.name()));
     rung.sort_unstable_by_key(stay);
-    Assigned { listens: is_wanted || !rung.is_empty(), direct: direct.into(), rung: rung.into() }
+    Assigned {
+        listens: is_wanted || !rung.is_empty(),
+        follows_patterns: shared.hub.follows_patterns(),
+        direct: direct.into(),
+        rung: rung.into(),
+    }
 }

@@ -71,7 +71,7 @@ pub(super) async fn run(reader: Arc<Reader>, mut assigned: watch::Receiver<Assig
     loop {
         bell.begin_reading();
         let has_rung = !bell.assigned.rung.is_empty();
-        let listens = bell.assigned.listens;
+        let follows_patterns = bell.assigned.follows_patterns;
         tokio::select! {
             changed = assigned.changed() => match changed {
                 Ok(()) => {
@@ -85,7 +85,7 @@ pub(super) async fn run(reader: Arc<Reader>, mut assigned: watch::Receiver<Assig
             (_, taken) = under_way(&mut bell.sweep.work) => bell.was_swept(taken),
             _ = reconnects.changed() => bell.reconnected(),
             () = sleep_until(bell.sweep.next_at), if has_rung && bell.sweep.work.is_none() => bell.begin_piece(),
-            () = bell.news.wait(&bell.reader.shared.registry), if listens => bell.news.tell(&bell.reader.shared),
+            () = bell.news.wait(&bell.reader.shared.registry), if follows_patterns => bell.news.tell(&bell.reader.shared),
         }
     }
 }
@@ -119,6 +119,8 @@ impl Bell {
         }
         if !self.assigned.listens {
             self.pending.clear();
+        }
+        if !self.assigned.follows_patterns {
             self.news = News::default();
         }
         if self.hears {
