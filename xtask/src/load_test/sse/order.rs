@@ -127,6 +127,11 @@ impl Heard {
         self.last = Some(to);
     }
 
+    /// Where the server says that this listener is. Were it wrong, the numbers of events would show it.
+    pub(super) fn place(&mut self, id: EventId) {
+        self.last = Some(id);
+    }
+
     /// A frame that is no event of ours and no gap.
     pub(super) fn unreadable(&mut self) {
         self.faults.unreadable += 1;

@@ -46,6 +46,8 @@ pub(super) enum Frame {
     Event { id: Option<EventId>, mark: Option<Mark> },
     /// History that is missing: what comes after `from`, up to `to`. `None`: the frame does not say which.
     Gap { range: Option<(EventId, EventId)> },
+    /// An id without data: where the listener is, and would come back to.
+    Place(EventId),
     /// A line that only shows life.
     Comment,
     /// The server asks to come back after so many milliseconds.
@@ -196,13 +198,14 @@ impl Pending {
         }
     }
 
-    /// By the standard a frame without data is none.
+    /// By the standard a frame without data is no event, but its id counts.
     fn end(&mut self, each: &mut impl FnMut(Frame)) {
         let Self { id, is_gap, has_data, mark, range } = std::mem::take(self);
-        match (has_data, is_gap) {
-            (false, _) => {}
-            (true, true) => each(Frame::Gap { range }),
-            (true, false) => each(Frame::Event { id, mark }),
+        match (has_data, is_gap, id) {
+            (false, _, Some(id)) => each(Frame::Place(id)),
+            (false, _, None) => {}
+            (true, true, _) => each(Frame::Gap { range }),
+            (true, false, id) => each(Frame::Event { id, mark }),
         }
     }
 }
@@ -281,6 +284,7 @@ mod tests {
             event(6, 2),
             Frame::Gap { range: Some((id(6), id(9))) },
             Frame::Event { id: Some(id(10)), mark: None },
+            Frame::Place(id(11)),
         ];
         let (first, second) = body.split_at(61);
         let chunks = format!("{:x}\r\n{first}\r\n{:X};x=y\r\n{second}\r\n0\r\n\r\n", first.len(), second.len());

@@ -120,11 +120,14 @@ fn a_loss_that_is_told_is_none() {
 fn a_listener_that_is_cut_off_comes_back_to_where_it_was() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
     let cut = format!("!{head}{}id: 10-4\ndata: {{\"n\"", frames(1..4));
-    let (outcome, heads) = listened(vec![cut, frames(4..10)], 1);
+    let placed = format!("!{head}id: 10-3\n\n");
+    let (outcome, heads) = listened(vec![cut, placed, frames(4..10)], 1);
     let judgement = judge(&outcome, &ledger());
     assert!(judgement.is_exact(), "{}", judgement.text());
-    assert_eq!((outcome.counts.connections, outcome.counts.cut), (2, 1));
-    assert!(heads[1].contains("\r\nLast-Event-ID: 10-3\r\n"), "{}", heads[1]);
+    assert_eq!((outcome.counts.connections, outcome.counts.cut), (3, 2));
+    for head in &heads[1..] {
+        assert!(head.contains("\r\nLast-Event-ID: 10-3\r\n"), "{head}");
+    }
 }
 
 #[test]

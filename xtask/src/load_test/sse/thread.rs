@@ -288,6 +288,7 @@ impl Attendance {
                 found.counts.gaps += 1;
                 heard.gap(range);
             }
+            Frame::Place(id) => heard.place(id),
             Frame::Comment => found.counts.comments += 1,
             Frame::Retry(_) => found.counts.retries += 1,
         })
