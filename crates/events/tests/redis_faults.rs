@@ -14,7 +14,7 @@ use tidegate_events::{
 };
 use tidegate_metrics::Registry;
 use tidegate_redis_ops::{Class, Redis};
-use tidegate_test_redis::{Fsync, Persistence, Proxy, Sentinel, Server, Toward};
+use tidegate_test_redis::{Cluster, Fsync, Persistence, Proxy, Sentinel, Server, Toward};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Longer than anything takes that happens at all.
@@ -427,6 +427,36 @@ async fn a_failover_is_told_as_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_on_a_cluster_go_on_after_a_failover() {
+    let cluster = Cluster::start().await;
+    let bus = open(&cluster.url(), Config::default()).await;
+    let names = ["a", "b", "c", "d"];
+    let mut listeners = Vec::new();
+    for name in names {
+        listeners.push(listen(&bus, &[name], None).await);
+        publish(&bus, name, "before").await.unwrap();
+    }
+    for listener in &mut listeners {
+        assert_eq!(next_text(listener).await, "before");
+    }
+    cluster.kill_primary_of("a").await;
+    cluster.wait_for_failover("a").await;
+    for (name, listener) in names.iter().zip(&mut listeners) {
+        publish_surely(&bus, name, "after").await;
+        loop {
+            match next(listener).await {
+                Heard::Event(_, event) => {
+                    assert_eq!(text(&event), "after", "none twice");
+                    break;
+                }
+                // What the replica did not have yet.
+                Heard::Gap(_, gap) => assert_eq!(gap.reason, GapReason::Rewound),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flushed_redis_is_told_as_a_gap() {
     for direct_streams_max in [100, 1] {
         let server = Server::start().await;
@@ -493,6 +523,25 @@ async fn streams_beyond_the_blocked_read_are_heard_by_the_bell_and_foreign_write
     // What all of them together hold open: two general connections, the subscriber, one blocked read; and the other bus's.
     let clients = server.cli(&["CLIENT", "LIST"]).await.lines().count();
     assert!(clients <= 2 + 4 + 1, "{clients} connections");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_others_made_is_found_by_those_who_follow_its_pattern() {
+    let server = Server::start().await;
+    let registry = Registry::new();
+    let mut config = tidegate_redis_ops::Config::parse(&server.url()).unwrap();
+    config.registry.refresh_interval = Duration::from_millis(100);
+    config.registry.cache_expiry = Duration::from_millis(200);
+    let redis = Redis::connect(config, &registry).await.unwrap();
+    let bus = Bus::connect(redis, Config::default(), &registry).await.unwrap();
+    let mut listener = listen(&bus, &["order.*"], None).await;
+    server.cli(&["XADD", "order.made", "*", "no", "1"]).await;
+    server.cli(&["XADD", "other", "*", "no", "1"]).await;
+    assert_eq!(next_text(&mut listener).await, r#"{"no":"1"}"#);
+    // Made by another process of ours, it is known at once.
+    let other = on(&server).await;
+    publish(&other, "order.paid", "2").await.unwrap();
+    assert_eq!(next_text(&mut listener).await, "2");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

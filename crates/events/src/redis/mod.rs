@@ -98,6 +98,7 @@ impl RedisBus {
         shared.closing.cancel();
         shared.tasks.close();
         shared.tasks.wait().await;
+        shared.publishers.idle().await;
         Ok(())
     }
 

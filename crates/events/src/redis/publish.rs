@@ -84,6 +84,16 @@ impl Publishers {
     }
 }
 
+impl Publishers {
+    /// Waits until nothing is on its way.
+    pub(super) async fn idle(&self) {
+        let all: Vec<_> = self.by_stream.lock().values().map(|publisher| publisher.batches.clone()).collect();
+        for batches in all {
+            batches.idle().await;
+        }
+    }
+}
+
 impl RedisBus {
     pub(crate) async fn publish(&self, stream: &StreamName, events: Vec<NewEvent>) -> Result<Vec<Published>, Error> {
         let shared = self.shared();
