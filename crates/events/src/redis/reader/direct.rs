@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidegate_redis_ops::{Blocking, Error as RedisError, PoolError};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::assign::Assigned;
 use super::take::Plan;
@@ -103,9 +103,9 @@ async fn read(
                 reader.hand_on(&plan, count, reply)?;
             }
             Err(error) if error.code() == "WRONGTYPE" => {
-                // Says which one it is, and then it is no longer among them.
+                // Says which one it is, and then it is no longer among them; unless it has gone meanwhile.
                 reader.take(&plan.streams).await?;
-                let _ = assigned.changed().await;
+                let _ = timeout(Restarts::PAUSE, assigned.changed()).await;
             }
             Err(error) => return Err(error),
         }
