@@ -183,7 +183,8 @@ pub async fn bare_latencies(server: &Server, samples: usize) -> Vec<Duration> {
         let started = Instant::now();
         let words = ["XADD", "bare", "*", "data", DATA];
         let (added, read) = tokio::join!(writer.command(&words), async { (reader.reply().await, started.elapsed()) });
-        (added.expect("an id"), read.0.expect("an entry"));
+        added.expect("an id");
+        read.0.expect("an entry");
         latencies.push(read.1);
     }
     latencies
