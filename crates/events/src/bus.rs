@@ -90,8 +90,14 @@ impl Bus {
             let reason = format!("{} events, at most {}", events.len(), self.0.config.batch_max);
             return Err(Error::Invalid { field: "events", reason });
         }
-        for event in &events {
-            event.check(self.0.config.event_bytes_max)?;
+        let is_one = events.len() == 1;
+        for (index, event) in events.iter().enumerate() {
+            event.check(self.0.config.event_bytes_max).map_err(|error| match error {
+                Error::Invalid { field, reason } if !is_one => {
+                    Error::Invalid { field, reason: format!("of event {index}: {reason}") }
+                }
+                error => error,
+            })?;
         }
         self.publish_checked(stream, events).await
     }
@@ -244,7 +250,7 @@ impl Bus {
     }
 
     /// Our own keys on Redis are nobody's streams, embedded neither, so that names mean the same in both worlds.
-    fn check_name(&self, stream: &StreamName) -> Result<(), Error> {
+    pub(crate) fn check_name(&self, stream: &StreamName) -> Result<(), Error> {
         let prefix = format!("{}:", self.0.config.redis_prefix);
         if stream.as_str().starts_with(&prefix) && self.0.config.redis_stream_prefix.is_empty() {
             return Err(Error::ReservedName { name: stream.to_string(), prefix });

@@ -42,7 +42,7 @@ pub struct Config {
     /// Events of many callers that go in one write at most (seed 003's `maxSize`).
     pub batch_max: usize,
     /// How long a write waits for more to gather (seed 003's `maxWaitMs`). Zero: it goes at once, and what comes while it
-    /// is under way makes up the next.
+    /// is under way makes up the next. Without effect embedded: the disk makes writes gather.
     pub batch_wait: Duration,
     /// Recent events of a live stream held for its listeners, in bytes (1 MiB): what a listener may fall behind before it
     /// must read the log.

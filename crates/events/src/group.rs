@@ -98,6 +98,7 @@ impl Group {
     /// # Errors
     /// [`Error::StreamNotFound`] when there is no such stream after the wait, [`Error::Invalid`], and those of the backend.
     pub async fn claim(&self, claim: Claim) -> Result<Vec<Delivery>, Error> {
+        self.bus.check_name(&self.stream)?;
         let step = self.step(&claim)?;
         let until = Instant::now() + claim.wait;
         // First watch, then look: what comes in between is seen.
@@ -136,6 +137,7 @@ impl Group {
     /// # Errors
     /// Those of the backend.
     pub async fn ack(&self, ids: &[EventId]) -> Result<Vec<bool>, Error> {
+        self.bus.check_name(&self.stream)?;
         self.bus.backend().ack(&self.stream, &self.name, ids).await
     }
 
@@ -145,6 +147,7 @@ impl Group {
     /// # Errors
     /// Those of the backend.
     pub async fn fail(&self, ids: &[EventId], error: &str) -> Result<Vec<Failed>, Error> {
+        self.bus.check_name(&self.stream)?;
         let freed = self.bus.backend().free(&self.stream, &self.name, ids).await?;
         let mut became = Vec::with_capacity(ids.len());
         for (id, deliveries) in ids.iter().zip(freed) {
@@ -172,6 +175,7 @@ impl Group {
     /// # Errors
     /// [`Error::GroupNotFound`], [`Error::StreamNotFound`].
     pub async fn pending(&self, after: EventId, limit: usize) -> Result<Vec<Pending>, Error> {
+        self.bus.check_name(&self.stream)?;
         self.bus.backend().pending(&self.stream, &self.name, after, limit).await
     }
 

@@ -226,6 +226,9 @@ impl Live {
         if self.turn_after(at).is_some() {
             return Ok(CaughtUp::InLog);
         }
+        if let Some(gap) = self.log.lock().as_ref().and_then(|recent| recent.log.break_at(at)) {
+            return Ok(CaughtUp::Items(vec![gap]));
+        }
         if let Some((_, items)) = pages.kept.iter().find(|(after, _)| *after == at) {
             return Ok(CaughtUp::Items(items.clone()));
         }

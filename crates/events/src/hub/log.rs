@@ -151,11 +151,21 @@ pub(crate) struct Log {
     start: EventId,
     tail: EventId,
     bytes: usize,
+    /// Where history was broken off last.
+    broken: Option<Break>,
+}
+
+/// Places after `to` and up to `end` were heard of something that is no more.
+#[derive(Clone, Copy, Debug)]
+struct Break {
+    to: EventId,
+    end: EventId,
+    reason: GapReason,
 }
 
 impl Log {
     pub(crate) fn new(tail: EventId) -> Self {
-        Self { items: VecDeque::new(), first: FIRST_TURN, start: tail, tail, bytes: 0 }
+        Self { items: VecDeque::new(), first: FIRST_TURN, start: tail, tail, bytes: 0, broken: None }
     }
 
     pub(crate) fn tail(&self) -> EventId {
@@ -194,11 +204,22 @@ impl Log {
 
     /// Where a cursor that has come to `at` goes on, if all that follows is held.
     pub(crate) fn turn_after(&self, at: EventId) -> Option<Turn> {
-        if at < self.start || at > self.tail {
+        if at < self.start || at > self.tail || self.break_at(at).is_some() {
             return None;
         }
         // Items ascend: what makes them not do so clears the log.
         Some(self.first + self.items.partition_point(|item| item.to() <= at) as u64)
+    }
+
+    /// The gap that belongs to a place from before the last break. An event of the same id that was published since makes it
+    /// a place of today.
+    pub(crate) fn break_at(&self, at: EventId) -> Option<Item> {
+        let broken = self.broken.filter(|broken| at > broken.to && at <= broken.end)?;
+        let holds = |item: &Item| match item {
+            Item::Chunk(chunk) => chunk.events.binary_search_by_key(&at, |event| event.id).is_ok(),
+            Item::Gap { .. } => false,
+        };
+        (!self.items.iter().any(holds)).then_some(Item::Gap { to: broken.to, reason: broken.reason })
     }
 
     pub(crate) fn push(&mut self, items: Vec<Item>) {
@@ -233,6 +254,8 @@ impl Log {
 
     /// Nothing before is true any more: cursors hear a gap and go on at `to`.
     pub(crate) fn break_off(&mut self, to: EventId, reason: GapReason) {
+        let end = self.broken.map_or(self.tail, |before| before.end.max(self.tail));
+        self.broken = Some(Break { to, end, reason });
         self.first = self.end();
         self.items.clear();
         (self.bytes, self.start, self.tail) = (0, to, to);
@@ -286,6 +309,17 @@ mod tests {
         assert_eq!(log.turn_after(id(10)), Some(end));
         assert_eq!(log.turn_after(id(4)), Some(end - 1));
         assert_eq!(log.bytes(), log.items.iter().map(Item::bytes).sum::<usize>());
+    }
+
+    #[test]
+    fn a_place_from_before_a_break_is_no_place_of_today() {
+        let mut log = log();
+        log.break_off(EventId::ZERO, GapReason::Deleted);
+        log.push(weave(EventId::ZERO, events(18..=30), |_, _| false));
+        assert_eq!(log.turn_after(id(13)), None);
+        assert_eq!(log.break_at(id(13)).map(|gap| gap.to()), Some(EventId::ZERO));
+        assert!(log.turn_after(id(18)).is_some(), "published again under its id");
+        assert!(log.turn_after(id(25)).is_some() && log.turn_after(EventId::ZERO).is_some());
     }
 
     #[test]
