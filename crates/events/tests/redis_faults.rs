@@ -180,8 +180,10 @@ async fn an_acknowledgement_cut_at_any_byte_is_told_or_done() {
             match through.ack(&[id]).await {
                 Ok(acknowledged) => assert_eq!(acknowledged, [true]),
                 Err(Error::Redis(error)) => {
-                    assert_eq!(error.class(), Class::Ambiguous, "{error}");
-                    direct.ack(&[id]).await.unwrap();
+                    // So many cuts without a success between them may open the breaker: then it is certainly not done.
+                    assert!(matches!(error.class(), Class::Ambiguous | Class::Transient), "{error}");
+                    let done = direct.ack(&[id]).await.unwrap();
+                    assert!(error.class() == Class::Ambiguous || done == [true], "{error}");
                 }
                 Err(error) => panic!("{error}"),
             }

@@ -28,7 +28,7 @@ const PUBLISHERS: usize = 1024;
 struct Batch {
     events: Vec<NewEvent>,
     /// Held until it is answered, so that its publisher is not forgotten meanwhile.
-    busy: Arc<()>,
+    publisher: Arc<Publisher>,
 }
 
 /// What all callers of one script get.
@@ -38,19 +38,17 @@ type Answer = Result<Vec<Published>, Error>;
 #[derive(Default)]
 pub(super) struct Publishers {
     /// Held to find or make one.
-    by_stream: Mutex<HashMap<StreamName, Publisher>>,
+    by_stream: Mutex<HashMap<StreamName, Arc<Publisher>, foldhash::fast::RandomState>>,
     /// Bytes that wait for Redis.
     held: AtomicUsize,
     /// The last operation. One stream's numbers ascend, also when its publisher was forgotten in between.
     operation: AtomicU64,
 }
 
-#[derive(Clone)]
 struct Publisher {
     batches: Coalescer<Batch, Answer>,
     /// Where a pause gathers events: when the gathering ends.
-    gathering: Arc<Mutex<Option<Instant>>>,
-    busy: Arc<()>,
+    gathering: Mutex<Option<Instant>>,
 }
 
 /// What one caller holds until it is answered or leaves.
@@ -98,11 +96,11 @@ impl RedisBus {
     pub(crate) async fn publish(&self, stream: &StreamName, events: Vec<NewEvent>) -> Result<Vec<Published>, Error> {
         let shared = self.shared();
         let _held = shared.publishers.hold(&events)?;
-        let (publisher, busy) = shared.publisher(stream);
+        let publisher = shared.publisher(stream);
         if !shared.config.batch_wait.is_zero() {
             publisher.gather(shared.config.batch_wait).await;
         }
-        match publisher.batches.submit(Batch { events, busy }).await {
+        match publisher.batches.submit(Batch { events, publisher: Arc::clone(&publisher) }).await {
             Some(answer) => answer,
             None => {
                 Err(Error::Redis(RedisError::Lost { code: "DISCONNECTED", detail: "the publish was given up".into() }))
@@ -128,35 +126,33 @@ impl Publisher {
 }
 
 impl Shared {
-    fn publisher(self: &Arc<Self>, stream: &StreamName) -> (Publisher, Arc<()>) {
+    fn publisher(self: &Arc<Self>, stream: &StreamName) -> Arc<Publisher> {
         let mut by_stream = self.publishers.by_stream.lock();
         if let Some(publisher) = by_stream.get(stream) {
-            return (publisher.clone(), Arc::clone(&publisher.busy));
+            return Arc::clone(publisher);
         }
         if by_stream.len() >= PUBLISHERS && by_stream.len() == by_stream.capacity() {
-            // Twice: in the map and in the publisher cloned out of it. Whoever publishes holds one more.
-            by_stream.retain(|_, publisher| Arc::strong_count(&publisher.busy) > 1);
+            // Whoever publishes holds it, and so does what is on its way.
+            by_stream.retain(|_, publisher| Arc::strong_count(publisher) > 1);
         }
-        let publisher = Publisher::new(self, stream);
-        by_stream.insert(stream.clone(), publisher.clone());
-        let busy = Arc::clone(&publisher.busy);
-        (publisher, busy)
+        let publisher = Arc::new(Publisher::new(self, stream));
+        by_stream.insert(stream.clone(), Arc::clone(&publisher));
+        publisher
     }
 
     /// Runs one script for all of them.
     async fn publish_all(&self, stream: &StreamName, batches: Vec<Batch>) -> Vec<Answer> {
-        let (lengths, busy): (Vec<usize>, Vec<Arc<()>>) =
-            batches.iter().map(|batch| (batch.events.len(), Arc::clone(&batch.busy))).unzip();
+        let lengths: Vec<usize> = batches.iter().map(|batch| batch.events.len()).collect();
+        // Until all is over: the next publisher of this stream must not begin before.
+        let _publisher = batches.first().map(|batch| Arc::clone(&batch.publisher));
         let events = batches.into_iter().flat_map(|batch| batch.events).collect();
-        let answers = match self.publish_script(stream, events).await {
+        match self.publish_script(stream, events).await {
             Ok(published) => {
                 let mut published = published.into_iter();
                 lengths.into_iter().map(|length| Ok(published.by_ref().take(length).collect())).collect()
             }
             Err(error) => lengths.into_iter().map(|_| Err(error.clone())).collect(),
-        };
-        drop(busy);
-        answers
+        }
     }
 
     async fn publish_script(&self, stream: &StreamName, events: Vec<NewEvent>) -> Result<Vec<Published>, Error> {
@@ -223,7 +219,7 @@ impl Publisher {
                 }
             }
         });
-        Self { batches, gathering: Arc::default(), busy: Arc::new(()) }
+        Self { batches, gathering: Mutex::default() }
     }
 }
 
