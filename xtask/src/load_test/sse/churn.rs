@@ -100,20 +100,22 @@ fn kill_again_and_again(
             return Ok(kills);
         }
         kills.count += 1;
-        match (victim, &mut server, &mut redis) {
-            (Victim::Server, Some(server), _) => server.kill()?,
-            (Victim::Redis, _, Some(redis)) => redis.kill()?,
-            _ => return Err(anyhow!("there is nothing of our own to kill")),
+        if let (Victim::Server | Victim::Both, Some(server)) = (victim, &mut server) {
+            server.kill()?;
+        }
+        if let (Victim::Redis | Victim::Both, Some(redis)) = (victim, &mut redis) {
+            redis.kill()?;
         }
         wait_until(Instant::now() + DOWN);
         if let (Some(redis), Some(synced)) = (&redis, synced) {
             kills.bytes_cut += redis.truncate(synced)?;
         }
         let start = Instant::now();
-        match (victim, &mut server, &mut redis) {
-            (Victim::Server, Some(server), _) => server.restart()?,
-            (_, _, Some(redis)) => redis.restart()?,
-            _ => {}
+        if let (Victim::Redis | Victim::Both, Some(redis)) = (victim, &mut redis) {
+            redis.restart()?;
+        }
+        if let (Victim::Server | Victim::Both, Some(server)) = (victim, &mut server) {
+            server.restart()?;
         }
         kills.slowest = kills.slowest.max(start.elapsed());
     }

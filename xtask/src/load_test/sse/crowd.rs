@@ -30,7 +30,7 @@ pub(super) struct CrowdPlan {
     pub(super) threads: usize,
     /// Loopback addresses to come from.
     pub(super) sources: usize,
-    /// Each leaves after so long and comes back at once.
+    /// Each leaves after so long and comes back, mostly at once.
     pub(super) leaves_after: Option<Duration>,
     /// Whether ids are `ms-seq` and checked.
     pub(super) has_ids: bool,

@@ -36,7 +36,7 @@ pub(super) fn usage() -> String {
     "cargo xtask load-test sse idle    [--listeners 10000]\n\
      \x20                         fanout  [--listeners 1000] [--rate 100] [--seconds 10] [--burst 16] [--peers]\n\
      \x20                         churn   [--listeners 2000] [--rate 50] [--seconds 120]\n\
-     \x20                                 [--kill redis|server] [--every 10] [--truncate]\n\
+     \x20                                 [--kill redis|server|both] [--every 10] [--truncate]\n\
      \x20                         stalled [--listeners 1000] [--rate 50] [--seconds 60] [--bytes 1000]\n\
      \x20                                 [--slow close,skip,latest]\n\
      \x20                         many    [--streams 100,1000,10000] [--rate 200] [--seconds 10]\n\

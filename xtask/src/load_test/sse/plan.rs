@@ -22,6 +22,8 @@ pub(super) enum Scenario {
 pub(super) enum Victim {
     Redis,
     Server,
+    /// Both at once; Redis is back first.
+    Both,
 }
 
 /// All flags, with the defaults of the scenario.
@@ -127,7 +129,11 @@ impl Plan {
     }
 
     fn is_redis_by_default(&self) -> bool {
-        matches!(self.scenario, Scenario::Idle | Scenario::Many) || self.kill == Some(Victim::Redis)
+        matches!(self.scenario, Scenario::Idle | Scenario::Many) || self.kills_redis()
+    }
+
+    fn kills_redis(&self) -> bool {
+        matches!(self.kill, Some(Victim::Redis | Victim::Both))
     }
 
     /// Measuring goes without a disk in the way; what is killed has to keep its word.
@@ -149,9 +155,9 @@ impl Plan {
         ensure!(self.kill.is_none() || self.scenario == Scenario::Churn, "--kill goes with churn");
         ensure!(self.kill.is_none() || self.url.is_none(), "--kill wants a server of our own, not --url");
         ensure!(!self.peers || self.scenario == Scenario::Fanout, "--peers goes with fanout");
-        let is_redis_killed = self.kill == Some(Victim::Redis);
-        ensure!(!self.truncate || is_redis_killed, "--truncate goes with --kill redis");
-        ensure!(!is_redis_killed || self.redis.is_some(), "--kill redis does not go with --embedded");
+        let is_redis_killed = self.kills_redis();
+        ensure!(!self.truncate || is_redis_killed, "--truncate goes with --kill redis or both");
+        ensure!(!is_redis_killed || self.redis.is_some(), "to kill Redis does not go with --embedded");
         ensure!(
             !is_redis_killed || self.redis != Some(Persistence::None),
             "a killed Redis without persistence has lost everything; use --persistence everysec --truncate"
@@ -167,7 +173,8 @@ fn victim_of(text: &str) -> Result<Victim> {
     match text {
         "redis" => Ok(Victim::Redis),
         "server" => Ok(Victim::Server),
-        _ => bail!("--kill {text}: it is redis or server"),
+        "both" => Ok(Victim::Both),
+        _ => bail!("--kill {text}: it is redis, server or both"),
     }
 }
 

@@ -24,6 +24,10 @@ const OPENING_MAX: usize = 256;
 /// 10 s: a server that sends no head by then will not.
 const HEAD_MAX: Duration = Duration::from_secs(10);
 
+/// Of those that leave, one in eight stays away for a while, so that it misses what happens then: a restart, a loss.
+const AWAY_EVERY: u32 = 8;
+const AWAY: Duration = Duration::from_millis(1500);
+
 /// 20 ms: how soon what the owner of the crowd wants is seen.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -369,7 +373,11 @@ impl Attendance {
                 (Due::GiveUp, Phase::Connecting | Phase::Asking) => self.gone(at, "no head in 10 s"),
                 (Due::Leave, Phase::Listening) => {
                     self.hang_up(at);
-                    self.queue_up(at);
+                    if generation % AWAY_EVERY == 0 {
+                        self.after(at, AWAY, Due::Return);
+                    } else {
+                        self.queue_up(at);
+                    }
                 }
                 (Due::Return, Phase::Away) => self.queue_up(at),
                 _ => {}
