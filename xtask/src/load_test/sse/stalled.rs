@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often the stalled connections are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// 2 MiB: twice what a server holds of a stream by default. Who has missed so much cannot go on as if nothing had been.
+const HELD_MAX: f64 = 2.0 * 1024.0 * 1024.0;
+
 /// One run.
 struct Measured {
     outcome: Outcome,
@@ -89,7 +92,13 @@ pub(super) fn run(plan: &Plan) -> Result<bool> {
         let judgement = judge(outcome, &publisher.ledger);
         notes.push(format!("{policy}: {}\n{}", connections(outcome), judgement.text()));
         let is_told_right = if may_skip { judgement.told_in_time == 0 } else { judgement.gaps == 0 };
-        is_right &= judgement.is_exact() && is_told_right;
+        let missed = plan.rate * plan.time.as_secs_f64() * plan.bytes as f64;
+        let has_acted = if may_skip { judgement.gaps > 0 } else { outcome.counts.cut > 0 };
+        let should_act = !is_bare && plan.url.is_none() && missed > HELD_MAX;
+        if should_act && !has_acted {
+            notes.push(format!("FAILED: `{policy}` did nothing, although {} went by", kilobytes(missed)));
+        }
+        is_right &= judgement.is_exact() && is_told_right && (has_acted || !should_act);
         if !is_told_right {
             let told = judgement.told_in_time;
             notes.push(format!("FAILED: a gap was told to {told} that read in time, or although the log has all"));
