@@ -39,9 +39,9 @@ pub struct Config {
     pub idempotence_max: usize,
     /// How long an idempotence id is remembered.
     pub idempotence_window: Duration,
-    /// Events of many callers that go in one write at most (seed 003's `maxSize`).
+    /// Events of many callers that go in one write at most.
     pub batch_max: usize,
-    /// How long a write waits for more to gather (seed 003's `maxWaitMs`). Zero: it goes at once, and what comes while it
+    /// How long a write waits for more to gather. Zero: it goes at once, and what comes while it
     /// is under way makes up the next. Without effect embedded: the disk makes writes gather.
     pub batch_wait: Duration,
     /// Recent events of a live stream held for its listeners, in bytes (1 MiB): what a listener may fall behind before it

@@ -17,7 +17,7 @@ use crate::{Bus, Claim, Delivery, Error, EventId, Group, GroupName, Pattern, Sou
 
 /// A claim waits for as long as nothing happens; it is woken, it does not poll.
 const CLAIM_WAIT: Duration = Duration::from_secs(86_400);
-/// Waits after failures: exponential with full jitter between these.
+/// Waits after claims that failed: exponential with full jitter between these.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// Streams that begin to be consumed at the same time (seed 003's batches of 10).
 const STARTS_MAX: usize = 10;
@@ -44,12 +44,16 @@ pub struct ConsumerConfig {
     pub concurrency: usize,
     /// As [`Claim::min_idle`]; longer than any batch takes, or its events are handled twice.
     pub min_idle: Option<Duration>,
+    /// How long an event waits for its next delivery after a handler failed on it: twice as long each time, from the first
+    /// to the second (1 s, 10 s), so that a trouble that passes does not make dead letters. Shorter than `min_idle`.
+    pub backoff: (Duration, Duration),
 }
 
 impl ConsumerConfig {
     /// The defaults under a name.
     pub fn new(name: impl Into<Box<str>>) -> Self {
-        Self { name: name.into(), batch_max: 100, concurrency: 1, min_idle: None }
+        let backoff = (Duration::from_secs(1), Duration::from_secs(10));
+        Self { name: name.into(), batch_max: 100, concurrency: 1, min_idle: None, backoff }
     }
 }
 
@@ -117,7 +121,8 @@ impl ConsumerBuilder {
     }
 
     /// Handles events whose type matches: `order.created`, `order.*`, `order.**`. Of several handlers that match, all run,
-    /// one after the other; the event is acknowledged when none failed. An event without a type is matched by `**` alone.
+    /// one after the other; the event is acknowledged when none failed. An event without a type is matched by `**` alone. One
+    /// that no handler matches is acknowledged, too, and counted as `unrouted`.
     #[must_use]
     pub fn handle<F, Fut, E>(mut self, types: &Pattern, handler: F) -> Self
     where
@@ -145,6 +150,7 @@ impl ConsumerBuilder {
         if !(1..=1000).contains(&self.config.batch_max) || self.config.concurrency == 0 {
             return invalid("batch_max", "1 to 1000, concurrency at least 1");
         }
+        let named = self.sources.iter().filter_map(Source::stream).cloned().collect();
         let patterns = self.sources.iter().map(|source| match source {
             Source::Stream(stream) => Pattern::new(stream.as_str()),
             Source::Pattern(pattern) => Ok(pattern.clone()),
@@ -160,6 +166,7 @@ impl ConsumerBuilder {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             starts: tokio::sync::Semaphore::new(STARTS_MAX),
+            named,
         });
         let of_all = Arc::clone(&shared);
         shared.tasks.spawn(async move {
@@ -168,6 +175,10 @@ impl ConsumerBuilder {
                     stream = discovery.next() => stream,
                     () = of_all.stop.cancelled() => return,
                 };
+                // Its own dead letters are for others to look at.
+                if of_all.is_own_grave(&stream) {
+                    continue;
+                }
                 of_all.meters.streams.add(1.0);
                 of_all.tasks.spawn(Arc::clone(&of_all).consume(stream));
             }
@@ -212,6 +223,8 @@ struct Shared {
     tasks: TaskTracker,
     /// First claims make groups: not all at once.
     starts: tokio::sync::Semaphore,
+    /// Streams that were asked for by name.
+    named: Vec<StreamName>,
 }
 
 impl Consumer {
@@ -237,6 +250,12 @@ impl Consumer {
 }
 
 impl Shared {
+    /// Whether a stream is where this group's dead letters lie and only a pattern led there.
+    fn is_own_grave(&self, stream: &StreamName) -> bool {
+        let is_grave = stream.as_str().strip_suffix(self.group.as_str()).is_some_and(|rest| rest.ends_with(".dead."));
+        is_grave && !self.named.contains(stream)
+    }
+
     /// One stream, batch after batch.
     async fn consume(self: Arc<Self>, stream: StreamName) {
         let group = self.bus.group(&stream, &self.group);
@@ -255,7 +274,7 @@ impl Shared {
             first.take();
             claim.wait = CLAIM_WAIT;
             let acknowledged = match claimed {
-                Ok(deliveries) => self.handle_all(&group, &stream, deliveries).await,
+                Ok(deliveries) => Arc::clone(&self).handle_all(&group, &stream, deliveries).await,
                 // Deleted; it may be made again.
                 Err(Error::StreamNotFound { .. }) => Ok(()),
                 Err(error) => Err(error),
@@ -273,23 +292,48 @@ impl Shared {
         }
     }
 
-    async fn handle_all(&self, group: &Group, stream: &StreamName, deliveries: Vec<Delivery>) -> Result<(), Error> {
+    async fn handle_all(
+        self: Arc<Self>,
+        group: &Group,
+        stream: &StreamName,
+        deliveries: Vec<Delivery>,
+    ) -> Result<(), Error> {
         let handled = stream::iter(deliveries.into_iter().map(|delivery| {
-            let id = delivery.event.id;
-            self.handle(Consumed { stream: stream.clone(), delivery }).map(move |outcome| (id, outcome))
+            let (id, times) = (delivery.event.id, delivery.deliveries);
+            self.handle(Consumed { stream: stream.clone(), delivery }).map(move |outcome| (id, times, outcome))
         }));
-        let outcomes: Vec<(EventId, Result<(), String>)> = handled.buffered(self.config.concurrency).collect().await;
-        let done: Vec<EventId> = outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).map(|(id, _)| *id).collect();
+        let outcomes: Vec<(EventId, u32, Result<(), String>)> =
+            handled.buffered(self.config.concurrency).collect().await;
+        let done: Vec<EventId> =
+            outcomes.iter().filter(|(_, _, outcome)| outcome.is_ok()).map(|(id, ..)| *id).collect();
         if !done.is_empty() {
             group.ack(&done).await?;
         }
-        for (id, outcome) in &outcomes {
+        for (id, times, outcome) in outcomes {
             if let Err(error) = outcome {
                 self.meters.failed.inc();
-                group.fail(&[*id], error).await?;
+                let failing = Arc::clone(&self).fail_later(group.clone(), id, times, error);
+                self.tasks.spawn(failing);
             }
         }
         Ok(())
+    }
+
+    /// Gives an event back when it has waited; one that had its last delivery is put aside at once. What a stop leaves is
+    /// delivered again when it has been idle for long enough.
+    async fn fail_later(self: Arc<Self>, group: Group, id: EventId, times: u32, error: String) {
+        let (first, most) = self.config.backoff;
+        if times < self.bus.config().deliveries_max {
+            let wait = first.saturating_mul(1 << times.saturating_sub(1).min(16)).min(most);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+        if let Err(failure) = group.fail(&[id], &error).await {
+            self.meters.errors.inc();
+            tracing::warn!(group = %self.group, event = %id, error = %failure, "a failed event was not given back yet");
+        }
     }
 
     /// Runs every handler that matches.

@@ -14,7 +14,7 @@ const BASE: &str = "~";
 /// The longest cursor that is read: 256 streams with names of 200 characters.
 const BYTES_MAX: usize = 64 * 1024;
 
-/// Where to resume.
+/// Where to resume. `Cursor::at(EventId::ZERO)` is the beginning of every stream; as text it is what the `id` of an SSE frame says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// For streams that are not named.

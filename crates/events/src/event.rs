@@ -4,6 +4,10 @@ use bytes::Bytes;
 
 use crate::{Error, EventId};
 
+/// Types that a listener's end has a meaning of its own for: our word for missing history, and what `EventSource` says of
+/// its connection.
+pub(crate) const RESERVED_TYPES: [&[u8]; 3] = [b"gap", b"error", b"open"];
+
 /// An event to publish. The attributes are those of CloudEvents.
 ///
 /// ```
@@ -12,7 +16,7 @@ use crate::{Error, EventId};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewEvent {
-    /// What is told: JSON text, kept and delivered byte for byte.
+    /// What is told: JSON text, kept and delivered byte for byte. Nobody checks here that it is JSON.
     pub data: Bytes,
     /// Its `type`: what happened, `order.created`.
     pub kind: Option<Bytes>,
@@ -39,6 +43,18 @@ impl NewEvent {
     #[must_use]
     pub fn kind(self, kind: impl Into<Bytes>) -> Self {
         Self { kind: Some(kind.into()), ..self }
+    }
+
+    /// With a source: where it comes from.
+    #[must_use]
+    pub fn source(self, source: impl Into<Bytes>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
+
+    /// With a subject: whom it is about.
+    #[must_use]
+    pub fn subject(self, subject: impl Into<Bytes>) -> Self {
+        Self { subject: Some(subject.into()), ..self }
     }
 
     /// With a key.
@@ -79,6 +95,9 @@ impl NewEvent {
         for (field, value) in attributes {
             let Some(value) = value else { continue };
             let legal = std::str::from_utf8(value).is_ok_and(|text| !text.chars().any(char::is_control));
+            if field == "type" && RESERVED_TYPES.contains(&&value[..]) {
+                return invalid(field, "gap, error and open mean something else to those who listen".into());
+            }
             if value.is_empty() || value.len() > Self::ATTRIBUTE_BYTES_MAX || !legal {
                 let reason = format!("1 to {} bytes of text without control characters", Self::ATTRIBUTE_BYTES_MAX);
                 return invalid(field, reason);
@@ -128,4 +147,21 @@ pub struct Published {
     pub id: EventId,
     /// It was there already, under the same idempotence id.
     pub duplicate: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_framed_or_would_pass_for_our_word_is_refused() {
+        let check = |event: NewEvent| event.check(10).is_ok();
+        assert!(check(NewEvent::new("1234567890").kind("gap.filled").key("k").source("s").subject("s")));
+        assert!(!check(NewEvent::new("12345678901")));
+        assert!(!check(NewEvent::new(&b"\xff"[..])));
+        for kind in ["gap", "error", "open", "", "a\nb", "a\0"] {
+            assert!(!check(NewEvent::new("1").kind(kind)), "{kind:?}");
+        }
+        assert!(!check(NewEvent::new("1").idempotence_id(vec![b'i'; 257])));
+    }
 }

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use crate::event::RESERVED_TYPES;
 use crate::{Event, EventId};
 
 /// A comment, so that proxies see that somebody is alive.
@@ -52,7 +53,8 @@ fn put_id(bytes: &mut Vec<u8>, id: EventId) {
 }
 
 fn put_body(bytes: &mut Vec<u8>, event: &Event) {
-    if let Some(kind) = &event.kind {
+    // What others wrote to a stream must not pass for a word of ours.
+    if let Some(kind) = event.kind.as_ref().filter(|kind| !RESERVED_TYPES.contains(&&kind[..])) {
         bytes.extend_from_slice(b"event: ");
         // Of foreign entries nobody has checked the type.
         bytes.extend(kind.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
@@ -93,6 +95,11 @@ mod tests {
     fn a_frame_has_id_type_and_data() {
         assert_eq!(framed(NewEvent::new("{}").kind("made")), "id: 7-1\nevent: made\ndata: {}\n\n");
         assert_eq!(framed(NewEvent::new("1")), "id: 7-1\ndata: 1\n\n");
+    }
+
+    #[test]
+    fn nobody_but_us_tells_of_gaps() {
+        assert_eq!(framed(NewEvent::new("1").kind("gap")), "id: 7-1\ndata: 1\n\n");
     }
 
     #[test]

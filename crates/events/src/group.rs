@@ -10,6 +10,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::backend::Step;
 use crate::{Bus, Error, Event, EventId, GroupName, NewEvent, Order, Read, StreamName};
 
+/// The type of dead letters.
+const DEAD: &str = "dead";
+
 /// What a consumer asks for.
 #[derive(Clone, Debug)]
 pub struct Claim {
@@ -181,6 +184,11 @@ impl Group {
 
     fn step(&self, claim: &Claim) -> Result<Step, Error> {
         let config = self.bus.config();
+        // Or an event that is given up one day would have nowhere to go.
+        self.stream.dead_letters(&self.name).map_err(|_| Error::Invalid {
+            field: "group",
+            reason: "too long: {stream}.dead.{group} must be a stream's name, at most 200 characters".into(),
+        })?;
         if !(1..=1000).contains(&claim.limit) {
             return Err(Error::Invalid { field: "limit", reason: "1 to 1000".into() });
         }
@@ -211,9 +219,9 @@ impl Group {
             detail: format!("event {}: {error}", event.id),
         })?;
         let dead = NewEvent {
-            kind: event.kind.clone(),
             key: event.key.clone(),
-            ..NewEvent::new(data).idempotence_id(event.id.to_string())
+            // Not that of the event: whoever listens for those is not meant.
+            ..NewEvent::new(data).kind(DEAD).idempotence_id(event.id.to_string())
         };
         self.bus.bury(&self.stream.dead_letters(&self.name)?, dead).await?;
         self.ack(&[event.id]).await?;

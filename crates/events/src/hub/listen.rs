@@ -55,6 +55,12 @@ pub struct Listen {
 }
 
 impl Listen {
+    /// After a place that was reached before: a [`Cursor`] of a listener of the same sources.
+    #[must_use]
+    pub fn after(sources: Vec<Source>, place: Cursor) -> Self {
+        Self { sources, from: Some(place), slow: Slow::default() }
+    }
+
     /// From now on.
     #[must_use]
     pub fn to(sources: Vec<Source>) -> Self {

@@ -530,7 +530,7 @@ impl Following {
         }
         self.at = item.to();
         let is_assumed = std::mem::take(&mut self.is_assumed);
-        if is_assumed && matches!(&item, Item::Gap { reason: GapReason::Trimmed | GapReason::Rewound, .. }) {
+        if is_assumed && matches!(&item, Item::Gap { .. }) {
             return None;
         }
         Some(match (item.gap(from), item) {

@@ -169,8 +169,9 @@ impl Shared {
         let reply = call::run(&self.redis, &SCRIPTS.publish, &keys, &args, Again::Harmless).await;
         let reply = reply.map_err(|error| call::of_stream(error, stream))?.into_bytes()?;
         let (is_new, published) = read_answer(&reply, count)?;
+        // Also one that somebody else made and the list does not know yet.
+        self.registry.created(&keys[0]);
         if is_new {
-            self.registry.created(&keys[0]);
             self.hub.created(stream);
         }
         Ok(published)
