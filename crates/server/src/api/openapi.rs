@@ -90,3 +90,69 @@ static RENDERED: LazyLock<Bytes> = LazyLock::new(|| document().to_json().unwrap_
 pub(crate) async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], RENDERED.clone()).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::{Path, PathBuf};
+
+    use serde_json::Value;
+
+    /// The schema of a GET's answer, without its envelope.
+    fn answer<'a>(document: &'a Value, path: &str) -> &'a Value {
+        let content = &document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"];
+        let followed = |schema: &'a Value| match schema["$ref"].as_str() {
+            Some(place) => document.pointer(place.trim_start_matches('#')).unwrap(),
+            None => schema,
+        };
+        let content: &'a Value = content;
+        followed(&followed(&content["schema"])["properties"]["data"])
+    }
+
+    #[test]
+    fn each_list_is_described_by_a_schema_of_its_own() {
+        let document: Value = serde_json::from_str(&super::document().to_json().unwrap()).unwrap();
+        let lists = [
+            ("/api/performance/async/jobs", "jobs"),
+            ("/api/queues", "queues"),
+            ("/api/streams", "streams"),
+            ("/api/streams/{stream}/events", "events"),
+            ("/api/streams/{stream}/groups", "groups"),
+            ("/api/streams/{stream}/groups/{group}/pending", "pending"),
+        ];
+        for (path, member) in lists {
+            let schema = answer(&document, path);
+            assert!(schema["properties"][member].is_object(), "{path} has no `{member}`: {schema}");
+        }
+    }
+
+    fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => sources(&path, found),
+                false => found.push(path),
+            }
+        }
+    }
+
+    /// Schemas are named after types without their modules: a second type of the same name would take the first one's place.
+    #[test]
+    fn no_two_types_share_a_schema() {
+        let mut files = Vec::new();
+        sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")), &mut files);
+        let mut homes: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for described in text.split("utoipa::ToSchema").skip(1) {
+                let words: Vec<&str> = described.split(|letter: char| !letter.is_alphanumeric()).take(60).collect();
+                let name = words.windows(2).find(|pair| matches!(pair[0], "struct" | "enum")).map(|pair| pair[1]);
+                homes.entry(name.unwrap_or_default().to_owned()).or_default().push(file.clone());
+            }
+        }
+        homes.remove("");
+        assert!(homes.len() > 20, "{homes:?}");
+        homes.retain(|_, files| files.len() > 1);
+        assert!(homes.is_empty(), "rename all but one of each: {homes:?}");
+    }
+}

@@ -42,7 +42,7 @@ pub(crate) struct Wanted {
 
 /// A page of jobs.
 #[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct Page {
+pub(crate) struct JobPage {
     jobs: Vec<JobView>,
     /// Where the next page starts; null on the last one. A page may be short although there is a next one.
     cursor: Option<String>,
@@ -69,8 +69,11 @@ impl Cursor {
 
 /// Lists jobs in order of submission, queue by queue.
 #[utoipa::path(get, path = "/api/performance/async/jobs", operation_id = "list_jobs", tag = "jobs", params(Wanted),
-    responses((status = 200, body = Envelope<Page>), (status = 422, body = ProblemBody<'static>, content_type = "application/problem+json")))]
-pub(crate) async fn list(State(app): State<Arc<App>>, Query(wanted): Query<Wanted>) -> Result<Success<Page>, Problem> {
+    responses((status = 200, body = Envelope<JobPage>), (status = 422, body = ProblemBody<'static>, content_type = "application/problem+json")))]
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Success<JobPage>, Problem> {
     let limit = wanted.limit.unwrap_or(LIMIT);
     if !(1..=LIMIT_MAX).contains(&limit) {
         return Err(Problem::field("limit", format!("1 to {LIMIT_MAX}")));
@@ -89,7 +92,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, Query(wanted): Query<Wante
         filter.after = cursor.as_ref().filter(|cursor| cursor.queue == *queue.name()).and_then(|cursor| cursor.after);
         loop {
             if jobs.len() == limit || looks == LOOKS_MAX || bytes >= RESULT_BYTES_MAX {
-                return Ok(ok(Page { jobs, cursor: Some(Cursor::render(queue.name(), filter.after)) }));
+                return Ok(ok(JobPage { jobs, cursor: Some(Cursor::render(queue.name(), filter.after)) }));
             }
             filter.limit = limit - jobs.len();
             let page = queue.jobs(filter.clone()).await?;
@@ -102,7 +105,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, Query(wanted): Query<Wante
             }
         }
     }
-    Ok(ok(Page { jobs, cursor: None }))
+    Ok(ok(JobPage { jobs, cursor: None }))
 }
 
 /// The queues to look into, from the cursor's on.

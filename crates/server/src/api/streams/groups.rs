@@ -191,7 +191,7 @@ pub(crate) async fn claim(
 /// Events that were dealt with.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct AckRequest {
+pub(crate) struct AckEventsRequest {
     /// At most 10 000.
     #[serde(deserialize_with = "wire::list")]
     ids: Vec<String>,
@@ -200,7 +200,7 @@ pub(crate) struct AckRequest {
 /// Events that could not be dealt with.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct FailRequest {
+pub(crate) struct FailEventsRequest {
     /// At most 1000.
     #[serde(deserialize_with = "wire::list")]
     ids: Vec<String>,
@@ -211,7 +211,7 @@ pub(crate) struct FailRequest {
 /// What became of an event.
 #[derive(Clone, Copy, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Outcome {
+pub(crate) enum EventOutcome {
     /// Acknowledged.
     Ok,
     /// It is delivered again.
@@ -222,7 +222,7 @@ pub(crate) enum Outcome {
     Stale,
 }
 
-impl From<Failed> for Outcome {
+impl From<Failed> for EventOutcome {
     fn from(failed: Failed) -> Self {
         match failed {
             Failed::Retried => Self::Retried,
@@ -235,7 +235,7 @@ impl From<Failed> for Outcome {
 /// Outcomes in order.
 #[derive(Serialize, utoipa::ToSchema)]
 pub(crate) struct EventOutcomes {
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<EventOutcome>,
 }
 
 fn ids(texts: &[String]) -> Result<Vec<EventId>, Problem> {
@@ -245,15 +245,15 @@ fn ids(texts: &[String]) -> Result<Vec<EventId>, Problem> {
 /// Says that events were dealt with; they are not delivered to this group again.
 #[utoipa::path(post, path = "/api/streams/{stream}/groups/{group}/ack", operation_id = "acknowledge_events", tag = "groups",
     params(("stream" = String, Path, description = "The stream's name."), ("group" = String, Path, description = "The group's name.")),
-    request_body = AckRequest, responses((status = 200, body = Envelope<EventOutcomes>), (status = 422, body = ProblemBody<'static>, content_type = "application/problem+json")))]
+    request_body = AckEventsRequest, responses((status = 200, body = Envelope<EventOutcomes>), (status = 422, body = ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(crate) async fn ack(
     State(app): State<Arc<App>>,
     names: Names,
     body: JsonBody,
 ) -> Result<Success<EventOutcomes>, Problem> {
-    let AckRequest { ids: texts } = body.parse()?;
+    let AckEventsRequest { ids: texts } = body.parse()?;
     let were_pending = group(&app, &names)?.ack(&ids(&texts)?).await?;
-    let outcome = |was_pending: bool| if was_pending { Outcome::Ok } else { Outcome::Stale };
+    let outcome = |was_pending: bool| if was_pending { EventOutcome::Ok } else { EventOutcome::Stale };
     Ok(ok(EventOutcomes { outcomes: were_pending.into_iter().map(outcome).collect() }))
 }
 
@@ -265,13 +265,13 @@ const ERROR_BYTES_MAX: usize = 4096;
 /// Gives events back: each is delivered again at once, or goes to the dead letters, the stream `{stream}.dead.{group}`.
 #[utoipa::path(post, path = "/api/streams/{stream}/groups/{group}/fail", operation_id = "fail_events", tag = "groups",
     params(("stream" = String, Path, description = "The stream's name."), ("group" = String, Path, description = "The group's name.")),
-    request_body = FailRequest, responses((status = 200, body = Envelope<EventOutcomes>), (status = 422, body = ProblemBody<'static>, content_type = "application/problem+json")))]
+    request_body = FailEventsRequest, responses((status = 200, body = Envelope<EventOutcomes>), (status = 422, body = ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(crate) async fn fail(
     State(app): State<Arc<App>>,
     names: Names,
     body: JsonBody,
 ) -> Result<Success<EventOutcomes>, Problem> {
-    let FailRequest { ids: texts, mut error } = body.parse()?;
+    let FailEventsRequest { ids: texts, mut error } = body.parse()?;
     if texts.len() > FAILURES_MAX {
         return Err(Problem::field("ids", format!("more than {FAILURES_MAX}")));
     }
@@ -280,5 +280,5 @@ pub(crate) async fn fail(
         error.truncate(end);
     }
     let failed = group(&app, &names)?.fail(&ids(&texts)?, &error).await?;
-    Ok(ok(EventOutcomes { outcomes: failed.into_iter().map(Outcome::from).collect() }))
+    Ok(ok(EventOutcomes { outcomes: failed.into_iter().map(EventOutcome::from).collect() }))
 }

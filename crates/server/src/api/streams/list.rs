@@ -28,7 +28,7 @@ pub(crate) struct Wanted {
 /// A page of streams, by name.
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Page {
+pub(crate) struct StreamPage {
     streams: Vec<StreamView>,
     /// When the names were read; what was made or deleted through Tidegate since is here all the same.
     cached_at: String,
@@ -38,13 +38,16 @@ pub(crate) struct Page {
 
 /// Lists streams by name, with their lengths and ends.
 #[utoipa::path(get, path = "/api/streams", operation_id = "list_streams", tag = "streams", params(Wanted),
-    responses((status = 200, body = Envelope<Page>), (status = 422, body = ProblemBody<'static>, content_type = "application/problem+json")))]
-pub(crate) async fn list(State(app): State<Arc<App>>, Query(wanted): Query<Wanted>) -> Result<Success<Page>, Problem> {
+    responses((status = 200, body = Envelope<StreamPage>), (status = 422, body = ProblemBody<'static>, content_type = "application/problem+json")))]
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Success<StreamPage>, Problem> {
     let limit = super::limit(wanted.limit)?;
     let not_a_cursor = |_| Problem::field("cursor", "not a cursor of this list");
     let after = wanted.cursor.as_deref().map(StreamName::new).transpose().map_err(not_a_cursor)?;
     let page = app.bus.list(wanted.prefix.as_deref().unwrap_or_default(), after.as_ref(), limit).await?;
-    Ok(ok(Page {
+    Ok(ok(StreamPage {
         streams: page.streams.into_iter().map(StreamView::from).collect(),
         cached_at: instant(i64::try_from(page.cached_at_ms).unwrap_or(i64::MAX)),
         cursor: page.next.map(|name| name.to_string()),

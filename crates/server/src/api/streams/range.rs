@@ -42,7 +42,7 @@ enum Direction {
 
 /// Events that were read.
 #[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct Page {
+pub(crate) struct EventPage {
     events: Vec<EventView>,
     /// Where the next page starts; null when there is no more in the range.
     cursor: Option<String>,
@@ -86,16 +86,19 @@ fn time(text: &str) -> Result<u64, Problem> {
 /// Reads events.
 #[utoipa::path(get, path = "/api/streams/{stream}/events", operation_id = "read_events", tag = "streams",
     params(("stream" = String, Path, description = "The stream's name."), Wanted),
-    responses((status = 200, body = Envelope<Page>), (status = 404, body = ProblemBody<'static>, content_type = "application/problem+json"),
+    responses((status = 200, body = Envelope<EventPage>), (status = 404, body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 422, body = ProblemBody<'static>, content_type = "application/problem+json")))]
 pub(crate) async fn range(
     State(app): State<Arc<App>>,
     Path(stream): Path<String>,
     Query(wanted): Query<Wanted>,
-) -> Result<Success<Page>, Problem> {
+) -> Result<Success<EventPage>, Problem> {
     let page = app.bus.read(&super::name(&stream)?, wanted.read()?).await?;
     let last = page.events.last().map(|event| event.id.to_string());
-    Ok(ok(Page { events: page.events.into_iter().map(EventView::from).collect(), cursor: last.filter(|_| page.more) }))
+    Ok(ok(EventPage {
+        events: page.events.into_iter().map(EventView::from).collect(),
+        cursor: last.filter(|_| page.more),
+    }))
 }
 
 #[cfg(test)]
