@@ -257,6 +257,8 @@ impl Listener {
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }
+        // Until it asks again, it is busy with these.
+        self.given_at = Some(Instant::now());
         Poll::Ready(true)
     }
 
@@ -370,7 +372,7 @@ impl Listener {
             let item = match following.own.pop() {
                 Some(item) => item,
                 None => {
-                    let Some(turn) = following.turn.or_else(|| following.live.turn_after(following.at)) else {
+                    let Some(turn) = following.turn.or_else(|| following.live.turn_at(following.at)) else {
                         return Step::Behind;
                     };
                     following.turn = Some(turn);

@@ -44,6 +44,8 @@ struct Recent {
     log: Log,
     /// Restarts of Redis that were known at the last append.
     restarts: usize,
+    /// Nothing was appended yet: a restart may lie between the tail and what comes.
+    is_fresh: bool,
 }
 
 #[derive(Default)]
@@ -100,7 +102,7 @@ impl Live {
         let start = async || {
             let tail = backend.bounds(&self.name).await?.last;
             let restarts = self.hub.restart_count.load(Ordering::Acquire);
-            *self.log.lock() = Some(Recent { log: Log::new(tail), restarts });
+            *self.log.lock() = Some(Recent { log: Log::new(tail), restarts, is_fresh: true });
             // What was appended before the line above was not taken in.
             if let Backend::Embedded(_) = backend {
                 self.append(read(backend, &self.name, tail, EventId::MAX, PAGE_MAX).await?.0);
@@ -123,7 +125,9 @@ impl Live {
         }
         let restarts = self.hub.restart_count.load(Ordering::Acquire);
         // History may be missing before the first of them, and nowhere else: they were read in one go.
-        let once = Cell::new(std::mem::replace(&mut recent.restarts, restarts) < restarts);
+        let is_fresh = std::mem::take(&mut recent.is_fresh);
+        let is_restart = std::mem::replace(&mut recent.restarts, restarts) < restarts;
+        let once = Cell::new(is_restart || is_fresh && self.hub.is_restart_between(tail, events[0].id));
         let before = recent.log.bytes();
         recent.log.push(weave(tail, events, |_, _| once.take()));
         self.bound(&mut recent.log, before);
@@ -175,6 +179,11 @@ impl Live {
         self.log.lock().as_ref()?.log.turn_after(at)
     }
 
+    /// As [`turn_after`](Self::turn_after), for a place of which nobody knows yet that it is still one.
+    pub(crate) fn turn_at(&self, at: EventId) -> Option<Turn> {
+        self.log.lock().as_ref()?.log.turn_at(at)
+    }
+
     /// The end of the log and its turn.
     pub(crate) fn end(&self) -> Option<(EventId, Turn)> {
         self.log.lock().as_ref().map(|recent| (recent.log.tail(), recent.log.end()))
@@ -223,7 +232,7 @@ impl Live {
         let _turn = self.hub.catch_ups.acquire().await;
         let mut pages = self.pages.lock().await;
         pages.renew(self.breaks.load(Ordering::Acquire), self.hub.restart_count.load(Ordering::Acquire));
-        if self.turn_after(at).is_some() {
+        if self.turn_at(at).is_some() {
             return Ok(CaughtUp::InLog);
         }
         if let Some(gap) = self.log.lock().as_ref().and_then(|recent| recent.log.break_at(at)) {

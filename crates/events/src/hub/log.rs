@@ -35,6 +35,10 @@ impl Chunk {
         self.events.last().map_or(EventId::ZERO, |event| event.id)
     }
 
+    fn holds(&self, id: EventId) -> bool {
+        self.events.binary_search_by_key(&id, |event| event.id).is_ok()
+    }
+
     /// Events after a place.
     pub(crate) fn after(&self, at: EventId) -> &[Event] {
         &self.events[self.first_after(at)..]
@@ -211,12 +215,22 @@ impl Log {
         Some(self.first + self.items.partition_point(|item| item.to() <= at) as u64)
     }
 
+    /// As [`turn_after`](Self::turn_after) for a place nobody has looked at: it must be one that this log knows. Another may be
+    /// that of an event which is no more.
+    pub(crate) fn turn_at(&self, at: EventId) -> Option<Turn> {
+        let turn = self.turn_after(at)?;
+        let index = (turn - self.first) as usize;
+        let ends_before = index.checked_sub(1).map_or(self.start, |before| self.items[before].to()) == at;
+        let is_inside = matches!(self.items.get(index), Some(Item::Chunk(chunk)) if chunk.holds(at));
+        (ends_before || is_inside).then_some(turn)
+    }
+
     /// The gap that belongs to a place from before the last break. An event of the same id that was published since makes it
     /// a place of today.
     pub(crate) fn break_at(&self, at: EventId) -> Option<Item> {
         let broken = self.broken.filter(|broken| at > broken.to && at <= broken.end)?;
         let holds = |item: &Item| match item {
-            Item::Chunk(chunk) => chunk.events.binary_search_by_key(&at, |event| event.id).is_ok(),
+            Item::Chunk(chunk) => chunk.holds(at),
             Item::Gap { .. } => false,
         };
         (!self.items.iter().any(holds)).then_some(Item::Gap { to: broken.to, reason: broken.reason })
@@ -293,6 +307,8 @@ mod tests {
         assert_eq!(log.turn_after(id(13)), Some(first + 1));
         assert_eq!(log.turn_after(id(20)), Some(first + 2));
         assert_eq!(log.turn_after(id(21)), None);
+        let known = (9..=21).filter(|ms| log.turn_at(id(*ms)).is_some());
+        assert_eq!(known.collect::<Vec<_>>(), [10, 11, 12, 13, 20], "at 15 there was never anything");
         assert!(log.forget_oldest() && !log.forget_oldest());
         assert_eq!(log.start(), id(13));
         assert!(matches!(log.next(first, id(10)), Next::Gone));
