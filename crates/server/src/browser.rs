@@ -42,7 +42,8 @@ impl Hosts {
             None => return Err(Problem::new(Code::BadRequest, "The request names no host.")),
         }
         if self.is_cross_site(request.method(), headers) {
-            return Err(Problem::new(Code::CrossSiteRequest, "The request was caused by a page of another site."));
+            let detail = "The request was caused by a page of another site; docs/security.md says how pages get here.";
+            return Err(Problem::new(Code::CrossSiteRequest, detail));
         }
         Ok(())
     }

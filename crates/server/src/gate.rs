@@ -248,7 +248,8 @@ async fn caught(route: &Route, handler: impl Future<Output = Response>) -> Respo
 /// For paths that no route knows.
 pub(crate) async fn unknown(request: Request<Body>) -> Problem {
     let path: String = request.uri().path().chars().take(200).collect();
-    Problem::new(Code::NotFound, format!("There is nothing at {path}."))
+    let hint = if path.starts_with("/api/streams/") { " A `/` in a stream's name is written `%2F`." } else { "" };
+    Problem::new(Code::NotFound, format!("There is nothing at {path}.{hint}"))
 }
 
 #[cfg(test)]

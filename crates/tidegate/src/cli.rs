@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tidegate_server::auth::Scope;
-use tidegate_server::config::{Flags, SETTINGS};
+use tidegate_server::config::{Flags, SETTINGS, Setting};
 
 /// What the user asked for.
 pub(crate) struct Arguments {
@@ -51,9 +51,8 @@ fn command() -> Command {
                 .action(ArgAction::Append)
                 .help("What it allows; admin includes submit, submit includes read [default: submit]"),
         )
-        .arg(
-            Arg::new("note").long("note").default_value("").help("A remark for the token file, such as who it is for"),
-        );
+        .arg(Arg::new("note").long("note").default_value("").help("A remark for the token file, such as who it is for"))
+        .args(flags_showing(&["token_file"]));
     let token = Command::new("token")
         .about("Makes tokens")
         .subcommand_required(true)
@@ -74,7 +73,8 @@ fn command() -> Command {
                 .long("prefix")
                 .value_name("PREFIX")
                 .help("What the names of its keys begin with [default: that of the configuration, redis_prefix]"),
-        );
+        )
+        .args(flags_showing(&["redis_prefix", "redis_stream_prefix"]));
     let redis = Command::new("redis")
         .about("Helps to set up Redis")
         .subcommand_required(true)
@@ -82,7 +82,9 @@ fn command() -> Command {
         .subcommand(acl);
     Command::new("tidegate")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Durable background jobs, queues and metrics in one binary.\n\nWithout a command it serves.")
+        .about(
+            "Durable background jobs, queues, event streams and metrics in one binary.\n\nWithout a command it serves.",
+        )
         .after_help(
             "Every flag also has an environment name and a key in the configuration file: see docs/configuration.md.",
         )
@@ -101,19 +103,38 @@ fn command() -> Command {
                 .global(true)
                 .help("Configuration file [env: TIDEGATE_CONFIG]"),
         )
-        .args(SETTINGS.iter().map(|setting| {
-            let arg = Arg::new(setting.key).long(setting.flag()).global(true).help_heading(setting.section);
-            let arg = arg.aliases(setting.old_key().map(|key| key.replace('_', "-")));
-            let default = if setting.default.is_empty() || setting.is_switch {
-                String::new()
-            } else {
-                format!(" [default: {}]", setting.default)
-            };
-            let arg = arg
-                .help(format!("{}{default} [env: {}]", setting.help, setting.env))
-                .value_name(setting.key.to_uppercase());
-            if setting.is_switch { arg.num_args(0..=1).require_equals(true).default_missing_value("true") } else { arg }
-        }))
+        .args(SETTINGS.iter().map(flag))
+}
+
+/// The flag of a setting, for every command.
+fn flag(setting: &Setting) -> Arg {
+    let arg = Arg::new(setting.key).long(setting.flag()).global(true).help_heading(setting.section);
+    let arg = arg.aliases(setting.old_key().map(|key| key.replace('_', "-")));
+    let default = if setting.default.is_empty() || setting.is_switch {
+        String::new()
+    } else {
+        format!(" [default: {}]", setting.default)
+    };
+    let help = without_links(setting.help);
+    let arg = arg.help(format!("{help}{default} [env: {}]", setting.env)).value_name(setting.key.to_uppercase());
+    if setting.is_switch { arg.num_args(0..=1).require_equals(true).default_missing_value("true") } else { arg }
+}
+
+/// All flags, of which the help shows those that matter to a command.
+fn flags_showing(keys: &'static [&'static str]) -> impl Iterator<Item = Arg> {
+    SETTINGS.iter().map(|setting| flag(setting).hide(!keys.contains(&setting.key)))
+}
+
+/// `[several servers](servers.md)` as `docs/servers.md`: a terminal shows no links.
+fn without_links(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, link)) = rest.split_once('[') {
+        let Some((page, after)) = link.split_once("](").and_then(|(_, target)| target.split_once(')')) else { break };
+        plain.push_str(&format!("{before}docs/{page}"));
+        rest = after;
+    }
+    plain + rest
 }
 
 fn parsed(matches: &ArgMatches) -> Arguments {
@@ -193,6 +214,23 @@ mod tests {
         assert_eq!((user.as_str(), prefix.as_deref()), ("shop", Some("a:b")));
         assert!(command().try_get_matches_from(["tidegate", "redis", "acl"]).is_err());
         assert!(command().try_get_matches_from(["tidegate", "redis", "acl", "--user", "a +@all"]).is_err());
+    }
+
+    #[test]
+    fn help_is_plain_text_and_that_of_a_tool_says_only_what_matters_to_it() {
+        let help = command().render_long_help().to_string();
+        assert!(help.contains("see docs/servers.md.") && !help.contains("]("), "{help}");
+        let mut command = command();
+        command.build();
+        let acl = command.find_subcommand_mut("redis").unwrap().find_subcommand_mut("acl").unwrap();
+        let help = acl.render_long_help().to_string();
+        assert!(help.contains("--redis-stream-prefix") && !help.contains("--sse-max"), "{help}");
+        for line in [
+            "tidegate --redis-stream-prefix ev: redis acl --user a",
+            "tidegate redis acl --user a --redis-stream-prefix ev:",
+        ] {
+            assert_eq!(parse(line).flags["redis_stream_prefix"], "ev:", "{line}");
+        }
     }
 
     #[test]

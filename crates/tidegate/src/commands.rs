@@ -143,7 +143,14 @@ fn acl(user: &str, prefix: Option<String>, resolved: &Resolved) -> ExitCode {
     eprintln!(
         "Replace `password`, give the line to every Redis server (redis-cli), and keep it: in the ACL file or by `ACL SAVE`."
     );
-    say(&format!("{}\n", redis_acl(user, &prefix, &resolved.config.redis_stream_prefix.0)))
+    let stream_prefix = &resolved.config.redis_stream_prefix.0;
+    if stream_prefix.is_empty() {
+        eprintln!(
+            "Warning: any key may be an event stream as redis_stream_prefix is empty, so this user may touch every key (`~*`). \
+             `--redis-stream-prefix ev:`, here and for the servers, narrows it."
+        );
+    }
+    say(&format!("{}\n", redis_acl(user, &prefix, stream_prefix)))
 }
 
 /// Adds a line to the token file; a new file is readable by its owner only.

@@ -15,27 +15,34 @@ pub(crate) const ITEMS_MAX: usize = 10_000;
 /// Ten years in milliseconds: longer than anybody means.
 pub(crate) const FAR_MS: u64 = 3650 * 86_400_000;
 
-/// Reads a list of at most [`ITEMS_MAX`] items; a longer one is refused at its first item too many.
+/// Reads a list of at most [`ITEMS_MAX`] items.
 pub(crate) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    struct Items<T>(PhantomData<T>);
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+    list_of_at_most::<ITEMS_MAX, D, T>(deserializer)
+}
+
+/// Reads a list of at most so many items; a longer one is refused at its first item too many.
+pub(crate) fn list_of_at_most<'de, const MAX: usize, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct Items<T, const MAX: usize>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Items<T, MAX> {
         type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "a list of at most {ITEMS_MAX} items")
+            write!(f, "a list of at most {MAX} items")
         }
         fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<T>, A::Error> {
             let mut items = Vec::new();
             while let Some(item) = sequence.next_element()? {
-                if items.len() == ITEMS_MAX {
-                    return Err(A::Error::custom(format!("more than {ITEMS_MAX} items")));
+                if items.len() == MAX {
+                    return Err(A::Error::custom(format!("more than {MAX} items")));
                 }
                 items.push(item);
             }
             Ok(items)
         }
     }
-    deserializer.deserialize_seq(Items(PhantomData))
+    deserializer.deserialize_seq(Items::<T, MAX>(PhantomData))
 }
 
 /// Reads a member that is there, `null` included; with `default`, an absent one is `None`.

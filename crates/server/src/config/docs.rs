@@ -15,7 +15,7 @@ pub fn markdown() -> String {
          A queue gets limits of its own in a table with its name, the keys being those below without `queue_`:\n\n\
          ```toml\n[queues.mail]\nkey_limit = 2\njobs_max = 50000\n```\n\n\
          So do streams, in a table with a name or a pattern (`*` for one segment between dots, `**` for any number), the keys being \
-         `length_max` and `age_max`; of several that match, the longest counts:\n\n\
+         `length_max` and `age_max`; of several that match a stream, the longest pattern (in characters) counts:\n\n\
          ```toml\n[streams.\"audit.**\"]\nlength_max = 0\nage_max = \"365d\"\n```\n\n\
          Exit codes: 0 drained and stopped, 2 wrong usage, 69 something needed at the start is not available (data folder, Redis, address), 78 wrong configuration.\n",
     );

@@ -188,12 +188,15 @@ pub(crate) async fn claim(
     Ok(ok(Deliveries { deliveries: deliveries.into_iter().map(DeliveryView::from).collect() }))
 }
 
+/// 1000 at once, as many as one claim brings: each of them may become a dead letter.
+const IDS_MAX: usize = 1000;
+
 /// Events that were dealt with.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AckEventsRequest {
-    /// At most 10 000.
-    #[serde(deserialize_with = "wire::list")]
+    /// At most 1000.
+    #[serde(deserialize_with = "wire::list_of_at_most::<IDS_MAX, _, _>")]
     ids: Vec<String>,
 }
 
@@ -202,7 +205,7 @@ pub(crate) struct AckEventsRequest {
 #[serde(deny_unknown_fields)]
 pub(crate) struct FailEventsRequest {
     /// At most 1000.
-    #[serde(deserialize_with = "wire::list")]
+    #[serde(deserialize_with = "wire::list_of_at_most::<IDS_MAX, _, _>")]
     ids: Vec<String>,
     /// Why; kept with the dead letter.
     error: String,
@@ -257,8 +260,6 @@ pub(crate) async fn ack(
     Ok(ok(EventOutcomes { outcomes: were_pending.into_iter().map(outcome).collect() }))
 }
 
-/// 1000 at once: each of them may become a dead letter.
-const FAILURES_MAX: usize = 1000;
 /// 4 KiB of an error say enough.
 const ERROR_BYTES_MAX: usize = 4096;
 
@@ -272,9 +273,6 @@ pub(crate) async fn fail(
     body: JsonBody,
 ) -> Result<Success<EventOutcomes>, Problem> {
     let FailEventsRequest { ids: texts, mut error } = body.parse()?;
-    if texts.len() > FAILURES_MAX {
-        return Err(Problem::field("ids", format!("more than {FAILURES_MAX}")));
-    }
     if error.len() > ERROR_BYTES_MAX {
         let end = (0..=ERROR_BYTES_MAX).rev().find(|at| error.is_char_boundary(*at)).unwrap_or_default();
         error.truncate(end);

@@ -57,7 +57,7 @@ pub(crate) struct OneEvent<'a> {
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ManyEvents<'a> {
-    /// At most 1000 (`events_batch_max`).
+    /// 1 to 1000 (`events_batch_max`).
     #[serde(borrow, deserialize_with = "wire::list")]
     events: Vec<OneEvent<'a>>,
 }
@@ -73,9 +73,15 @@ pub(crate) enum Publication<'a> {
 impl<'a> Publication<'a> {
     /// Looks which form it is first, so that what is wrong is told about that one.
     fn parse(body: &'a JsonBody) -> Result<Self, Problem> {
+        if body.text().trim_start().starts_with('[') {
+            return Err(Problem::field("body", r#"a list; several events go as `{"events":[…]}`"#));
+        }
         match body.parse::<Form>()?.events {
             None => body.parse().map(Self::One),
-            Some(_) => body.parse().map(Self::Many),
+            Some(_) => match body.parse::<ManyEvents<'_>>()? {
+                many if many.events.is_empty() => Err(Problem::field("events", "at least one event")),
+                many => Ok(Self::Many(many)),
+            },
         }
     }
 }
