@@ -184,6 +184,24 @@ async fn every_mistake_has_its_code() {
 }
 
 #[tokio::test]
+async fn a_likely_mistake_is_told_with_its_cure() {
+    let server = start(&[]).await;
+    let cases = [
+        ("GET /api/streams/s/sse?from=5", "", "after=<milliseconds since 1970>"),
+        ("GET /api/streams/s/events?to=5", "", "\"to: unknown; known are `after`, `before`, `from`"),
+        ("POST /api/streams/s/events", r#" [{"data":1}]"#, r#"{\"events\":[…]}"#),
+        ("POST /api/streams/s/events", r#"{"events":[]}"#, "events: at least one event"),
+        ("POST /api/streams/s/groups/g/ack", r#"{"ids":"1-0"}"#, "a list of at most 1000 items"),
+        ("POST /api/streams/s/groups/g/fail", r#"{"ids":1,"error":""}"#, "a list of at most 1000 items"),
+        ("POST /api/streams/shop/orders/events", r#"{"data":1}"#, "is written `%2F`"),
+    ];
+    for (line, body, cure) in cases {
+        let answer = server.call(line, body).await;
+        assert!(answer.starts_with("HTTP/1.1 4") && answer.contains(cure), "{line}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_page_says_where_the_next_begins_in_both_orders() {
     let server = start(&[]).await;
     server.publish("s", r#"{"events":[{"data":1},{"data":2},{"data":3}]}"#).await;
