@@ -134,3 +134,29 @@ async fn a_worker_killed_with_its_hands_full_loses_nothing() {
         assert_eq!(client.complete("default", &claimed.lease, "null").await, "ok");
     }
 }
+
+#[tokio::test]
+async fn the_python_consumer_acknowledges_fails_leaves_alone_what_it_does_not_know_and_ends_on_sigterm() {
+    let server = Server::start().await;
+    let client = server.client();
+    let mut command = Command::new("python3");
+    command.arg(repository().join("examples/streams/worker.py"));
+    command.args(["--url", &server.url(), "--stream", "shop/orders", "--group", "mail"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut process = Process::start(command);
+    assert!(process.line("consumes shop/orders", LIMIT).await.is_some());
+    let events = [
+        json!({"type": "order.created", "data": {"order": 7}}),
+        json!({"type": "order.created", "data": "without an order"}),
+        json!({"data": "of no type"}),
+    ];
+    let ids = client.publish_all("shop/orders", &events).await;
+    for (id, outcome) in [(&ids[0], "ok"), (&ids[1], "dead"), (&ids[2], "ok")] {
+        assert!(process.line(&format!("{id} {outcome}"), LIMIT).await.is_some(), "{}", process.said());
+    }
+    assert!(process.said().contains("mail about order 7"), "{}", process.said());
+    assert_eq!(client.stream("shop/orders.dead.mail").await.length, 1);
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(LIMIT).await.code(), Some(0), "{}", process.said());
+    assert!(client.group_pending("shop/orders", "mail").await.is_empty());
+}
