@@ -5,10 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::embedded::Embedded;
+use crate::hub::Shared;
 use crate::redis::RedisBus;
 use crate::{
-    Delivery, Error, EventId, GroupInfo, GroupName, NewEvent, Page, Pattern, Pending, Published, Read, StreamInfo,
-    StreamName, StreamPage, Trim,
+    Clock, Delivery, Error, EventId, GroupInfo, GroupName, NewEvent, Page, Pattern, Pending, Published, Read,
+    StreamInfo, StreamName, StreamPage, Trim,
 };
 
 /// Where streams live.
@@ -102,8 +103,8 @@ impl Backend {
         both!(self, backend => backend.trim(stream, trim).await)
     }
 
-    /// Which of them were there.
-    pub(crate) async fn delete(&self, streams: &[StreamName]) -> Result<Vec<bool>, Error> {
+    /// Where those that were there ended; nothing published to a stream of that name later has a place up to there.
+    pub(crate) async fn delete(&self, streams: &[StreamName]) -> Result<Vec<Option<EventId>>, Error> {
         both!(self, backend => backend.delete(streams).await)
     }
 
@@ -152,6 +153,14 @@ impl Backend {
 
     pub(crate) fn durability(&self) -> &'static str {
         both!(self, backend => backend.durability())
+    }
+
+    /// How late it is, as far as everything before is known to have been heard.
+    pub(crate) fn proven_ms(&self, hub: &Shared) -> u64 {
+        match self {
+            Self::Embedded(_) => Clock::System.now_ms(),
+            Self::Redis(_) => hub.proven_ms(),
+        }
     }
 
     /// Ends its tasks and makes everything durable.

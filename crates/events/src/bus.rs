@@ -161,11 +161,13 @@ impl Bus {
     /// Those of the backend.
     pub async fn delete(&self, streams: &[StreamName]) -> Result<Vec<bool>, Error> {
         streams.iter().try_for_each(|stream| self.check_name(stream))?;
-        let deleted = self.0.backend.delete(streams).await?;
-        for (stream, _) in streams.iter().zip(&deleted).filter(|(_, deleted)| **deleted) {
-            self.0.hub.deleted(stream);
+        let ends = self.0.backend.delete(streams).await?;
+        for (stream, end) in streams.iter().zip(&ends) {
+            if let Some(end) = end {
+                self.0.hub.deleted(stream, *end);
+            }
         }
-        Ok(deleted)
+        Ok(ends.iter().map(Option::is_some).collect())
     }
 
     /// Listens to streams and patterns; see [`Listen`].

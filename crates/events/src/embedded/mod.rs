@@ -199,7 +199,7 @@ impl Embedded {
         shared.remove_oldest(&shared.seen(stream)?, trim).await
     }
 
-    pub(crate) async fn delete(&self, streams: &[StreamName]) -> Result<Vec<bool>, Error> {
+    pub(crate) async fn delete(&self, streams: &[StreamName]) -> Result<Vec<Option<EventId>>, Error> {
         let shared = &self.0.shared;
         shared.store.check()?;
         let (deleted, doomed, ticket) = shared.delete(streams);
@@ -332,15 +332,15 @@ impl Shared {
 
     /// Takes streams out of the directory; their records go later. Answers which were there, their numbers, and the
     /// ticket of the batch that says so.
-    fn delete(&self, names: &[StreamName]) -> (Vec<bool>, Vec<u32>, Option<Ticket>) {
+    fn delete(&self, names: &[StreamName]) -> (Vec<Option<EventId>>, Vec<u32>, Option<Ticket>) {
         let directory = &mut *self.directory.write();
         let mut batch = Batch::new();
         let (mut deleted, mut doomed) = (Vec::with_capacity(names.len()), Vec::new());
         for name in names {
             let stream = directory.by_name.remove(name);
-            deleted.push(stream.is_some());
-            if let Some(stream) = stream {
-                let last = self.let_go(&stream);
+            let last = stream.as_ref().map(|stream| self.let_go(stream));
+            deleted.push(last);
+            if let (Some(stream), Some(last)) = (stream, last) {
                 doomed.push(stream.no);
                 batch.delete(self.tables.streams, key(STREAM, name.as_str().as_bytes()));
                 batch.put(self.tables.streams, key(DOOMED, &stream.no.to_be_bytes()), Vec::new());

@@ -126,7 +126,7 @@ impl Listener {
         let is_new = from.is_none();
         let mut from = from.unwrap_or_default();
         if !patterns.is_empty() && from.base.is_none() {
-            from.base = Some(silent_before());
+            from.base = Some(silent_before(Clock::System.now_ms()));
         }
         let mut listener = Self {
             hub: Arc::clone(hub),
@@ -181,7 +181,7 @@ impl Listener {
                 (None, Some((at, turn))) => (following.at, following.turn) = (at, Some(turn)),
                 (None, None) => {}
             }
-            following.is_assumed = false;
+            following.is_assumed &= !self.is_new && self.has_patterns;
             set(&mut self.todo, source as u32);
         }
         Ok(())
@@ -199,7 +199,7 @@ impl Listener {
         let source = self.sources.len() as u32;
         let (live, place) = self.hub.sit(stream, &self.seat, source);
         let at = self.from.of(stream).unwrap_or_default();
-        let is_assumed = self.is_new;
+        let is_assumed = self.is_new || !self.from.places.contains_key(stream);
         self.sources.push(Following { live, place, is_named, is_assumed, at, turn: None, own: Vec::new() });
         set(&mut self.todo, source);
         Ok(())
@@ -390,7 +390,7 @@ impl Listener {
                     }
                 }
             };
-            if let Some(told) = following.hear(source, item) {
+            if let Some(told) = following.hear(source, item, self.is_new) {
                 if let Told::Gap(_, gap) = &told {
                     self.hub.metrics.gap(gap.reason);
                 }
@@ -502,7 +502,7 @@ impl Listener {
 
     /// What may be said of all streams that are not named in a cursor.
     fn base(&self) -> EventId {
-        self.from.base.unwrap_or_default().max(silent_before())
+        self.from.base.unwrap_or_default().max(silent_before(self.backend.proven_ms(&self.hub)))
     }
 
     /// Whether a stream must be named: it has spoken since, or has still to be heard.
@@ -524,7 +524,7 @@ impl Following {
     }
 
     /// What it tells; nothing when all of it was heard before.
-    fn hear(&mut self, source: usize, item: Item) -> Option<Told> {
+    fn hear(&mut self, source: usize, item: Item, is_new: bool) -> Option<Told> {
         let from = self.at;
         let goes_back = matches!(&item, Item::Gap { reason: GapReason::Rewound | GapReason::Deleted, .. });
         if item.to() <= from && !goes_back {
@@ -532,7 +532,13 @@ impl Following {
         }
         self.at = item.to();
         let is_assumed = std::mem::take(&mut self.is_assumed);
-        if is_assumed && matches!(&item, Item::Gap { .. }) {
+        // Of one that begins now nothing is missing. One that comes back has heard nothing of a stream its cursor does not
+        // name, so that this ends before the time of the cursor is as it should be.
+        let is_told = match &item {
+            Item::Gap { reason, .. } if is_assumed => !is_new && *reason != GapReason::Rewound,
+            _ => true,
+        };
+        if !is_told {
             return None;
         }
         Some(match (item.gap(from), item) {
@@ -575,8 +581,8 @@ async fn catch_up(hub: Arc<Shared>, live: Arc<Live>, backend: Backend, at: Event
 }
 
 /// Streams that were silent since then need no place of their own.
-fn silent_before() -> EventId {
-    EventId::before_time(Clock::System.now_ms().saturating_sub(SILENT_MS))
+fn silent_before(now_ms: u64) -> EventId {
+    EventId::before_time(now_ms.saturating_sub(SILENT_MS))
 }
 
 fn set(bits: &mut Bits, source: u32) {

@@ -16,12 +16,12 @@ use super::seat::Seat;
 use crate::backend::{Backend, Bounds};
 use crate::{Error, Event, EventId, Order, Read, StreamName};
 
-/// Events read for the log that a stream begins with, and per page for those who catch up, at most.
+/// Events per page for those who catch up, at most, and for what a log begins with.
 const PAGE_MAX: usize = 512;
 /// Bytes a page should have; its length follows the mean of the last one.
 const PAGE_BYTES: usize = 256 * 1024;
 /// The first page: events may be large.
-const PAGE_FIRST: usize = 16;
+const PAGE_FIRST: usize = 8;
 /// Pages kept for others who catch up on the same stretch.
 const PAGES_MAX: usize = 8;
 
@@ -119,7 +119,8 @@ impl Live {
         let mut held = self.log.lock();
         let Some(recent) = held.as_mut() else { return };
         let tail = recent.log.tail();
-        events.drain(..events.partition_point(|event| event.id <= tail));
+        let floor = recent.log.floor().max(tail);
+        events.drain(..events.partition_point(|event| event.id <= floor));
         if events.is_empty() {
             return;
         }
@@ -135,21 +136,21 @@ impl Live {
         self.wake();
     }
 
-    /// The stream's end is at `last` now, before the tail: tells a gap and goes on from there.
-    pub(crate) fn rewound(&self, last: EventId) {
-        self.break_off(last, GapReason::Rewound);
+    /// The stream's end is at `last` now, before the tail that was looked at: tells a gap and goes on from there.
+    pub(crate) fn rewound(&self, last: EventId, tail: EventId) {
+        self.break_off(last, tail, GapReason::Rewound);
     }
 
-    pub(crate) fn deleted(&self) {
-        self.break_off(EventId::ZERO, GapReason::Deleted);
+    pub(crate) fn deleted(&self, end: EventId) {
+        self.break_off(EventId::ZERO, end, GapReason::Deleted);
     }
 
-    fn break_off(&self, to: EventId, reason: GapReason) {
+    fn break_off(&self, to: EventId, end: EventId, reason: GapReason) {
         let mut held = self.log.lock();
         let Some(recent) = held.as_mut() else { return };
         self.breaks.fetch_add(1, Ordering::AcqRel);
         let before = recent.log.bytes();
-        recent.log.break_off(to, reason);
+        recent.log.break_off(to, end, reason);
         self.hub.ring_bytes(before, recent.log.bytes());
         drop(held);
         self.wake();
@@ -303,9 +304,11 @@ impl Pages {
         if self.kept.len() >= PAGES_MAX {
             self.kept.pop_front();
         }
-        if items.iter().map(Item::bytes).sum::<usize>() <= 4 * PAGE_BYTES {
-            self.kept.push_back((after, items.to_vec()));
+        // Of large ones only the newest, so that those who come back together share it.
+        if items.iter().map(Item::bytes).sum::<usize>() > 4 * PAGE_BYTES {
+            self.kept.clear();
         }
+        self.kept.push_back((after, items.to_vec()));
     }
 
     /// The next page should have about [`PAGE_BYTES`].

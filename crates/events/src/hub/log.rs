@@ -225,6 +225,12 @@ impl Log {
         (ends_before || is_inside).then_some(turn)
     }
 
+    /// Nothing up to here is appended: it is of a stream that was deleted.
+    pub(crate) fn floor(&self) -> EventId {
+        let deleted = self.broken.filter(|broken| broken.reason == GapReason::Deleted);
+        deleted.map_or(EventId::ZERO, |broken| broken.end)
+    }
+
     /// The gap that belongs to a place from before the last break. An event of the same id that was published since makes it
     /// a place of today.
     pub(crate) fn break_at(&self, at: EventId) -> Option<Item> {
@@ -266,14 +272,25 @@ impl Log {
         true
     }
 
-    /// Nothing before is true any more: cursors hear a gap and go on at `to`.
-    pub(crate) fn break_off(&mut self, to: EventId, reason: GapReason) {
-        let end = self.broken.map_or(self.tail, |before| before.end.max(self.tail));
-        self.broken = Some(Break { to, end, reason });
-        self.first = self.end();
-        self.items.clear();
-        (self.bytes, self.start, self.tail) = (0, to, to);
-        self.items.push_back(Item::Gap { to, reason });
+    /// Nothing up to `end` is true any more: cursors hear a gap and go on at `to`. What stands after `end` came since.
+    pub(crate) fn break_off(&mut self, to: EventId, end: EventId, reason: GapReason) {
+        let ever = self.broken.map_or(end, |before| before.end.max(end));
+        self.broken = Some(Break { to, end: ever, reason });
+        if self.start > end {
+            return;
+        }
+        while self.items.front().is_some_and(|item| item.to() <= end) {
+            self.bytes -= self.items.pop_front().map_or(0, |item| item.bytes());
+            self.first += 1;
+        }
+        if self.items.is_empty() {
+            self.tail = to;
+        } else {
+            // In the turn of what went last: whoever has heard that has nothing to be told.
+            self.first -= 1;
+        }
+        self.start = to;
+        self.items.push_front(Item::Gap { to, reason });
     }
 }
 
@@ -330,12 +347,25 @@ mod tests {
     #[test]
     fn a_place_from_before_a_break_is_no_place_of_today() {
         let mut log = log();
-        log.break_off(EventId::ZERO, GapReason::Deleted);
+        log.break_off(EventId::ZERO, id(20), GapReason::Deleted);
         log.push(weave(EventId::ZERO, events(18..=30), |_, _| false));
         assert_eq!(log.turn_after(id(13)), None);
         assert_eq!(log.break_at(id(13)).map(|gap| gap.to()), Some(EventId::ZERO));
         assert!(log.turn_after(id(18)).is_some(), "published again under its id");
         assert!(log.turn_after(id(25)).is_some() && log.turn_after(EventId::ZERO).is_some());
+    }
+
+    #[test]
+    fn what_came_after_the_end_of_a_deleted_stream_stays() {
+        let mut log = log();
+        let next = log.end();
+        log.push(weave(id(20), events(21..=22), |_, _| false));
+        log.break_off(EventId::ZERO, id(20), GapReason::Deleted);
+        assert_eq!((log.tail(), log.floor()), (id(22), id(20)));
+        assert!(matches!(log.next(next, id(20)), Next::Item(Item::Chunk(_))), "who heard all goes on");
+        assert!(matches!(log.next(log.oldest(), EventId::ZERO), Next::Item(Item::Gap { .. })));
+        assert!(log.turn_at(id(21)).is_some() && log.turn_at(id(12)).is_none());
+        assert_eq!(log.bytes(), log.items.iter().map(Item::bytes).sum::<usize>());
     }
 
     #[test]

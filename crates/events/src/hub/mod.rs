@@ -16,7 +16,7 @@ mod wheel;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(crate) use watch::Watch;
 
 use crate::backend::Backend;
 use crate::stats::Metrics;
-use crate::{Config, Error, Event, EventId, Pattern, StreamName};
+use crate::{Clock, Config, Error, Event, EventId, Pattern, StreamName};
 use seat::Seat;
 use wheel::Wheel;
 
@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     /// When Redis was restarted: from, to, in milliseconds since 1970; the newest so many.
     restarts: RwLock<VecDeque<(u64, u64)>>,
     restart_count: AtomicUsize,
+    /// When the reader of Redis last proved that it hears everything, in milliseconds since 1970.
+    proven_ms: AtomicU64,
     wheel: Wheel,
     /// Rung when the first listener comes.
     first: Arc<Notify>,
@@ -83,6 +85,7 @@ impl Hub {
             catch_ups: Semaphore::new(CATCH_UPS_MAX),
             restarts: RwLock::default(),
             restart_count: AtomicUsize::new(0),
+            proven_ms: AtomicU64::new(0),
             wheel: Wheel::default(),
             first: Arc::default(),
             draining: CancellationToken::new(),
@@ -154,11 +157,17 @@ impl Hub {
         }
     }
 
-    /// A stream was deleted: its listeners hear a gap.
-    pub(crate) fn deleted(&self, stream: &StreamName) {
+    /// A stream that ended at `end` was deleted: its listeners hear a gap. What was appended after `end` is of the next stream
+    /// of that name.
+    pub(crate) fn deleted(&self, stream: &StreamName, end: EventId) {
         if let Some(live) = self.find(stream) {
-            live.deleted();
+            live.deleted(end);
         }
+    }
+
+    /// Everything published up to now has been heard of, whatever the stream: the reader works.
+    pub(crate) fn is_proven(&self) {
+        self.0.proven_ms.store(Clock::System.now_ms(), Ordering::Relaxed);
     }
 
     /// Wakes those who watch a stream: something can be claimed again.
@@ -207,6 +216,10 @@ impl Hub {
 }
 
 impl Shared {
+    pub(crate) fn proven_ms(&self) -> u64 {
+        self.proven_ms.load(Ordering::Relaxed)
+    }
+
     fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }

@@ -33,7 +33,7 @@ pub(super) const KEYS: [Key; 7] = [
     key(
         "PREFIX:ended:{KEY}",
         "string",
-        "where a stream ended that was deleted through Tidegate: its places are not given out again; expires after a minute",
+        "where a stream ended that was deleted through Tidegate: its places are not given out again, and who comes back with one is told; expires after a day",
     ),
     key("PREFIX:op:{KEY}:PROCESS", "string", "a process's last publish and its answer; expires 10 minutes after"),
     key(
@@ -47,7 +47,7 @@ pub(super) const KEYS: [Key; 7] = [
 pub(super) const MESSAGES: [(&str, &str); 3] = [
     ("ID KEY", "the stream has new events up to this id"),
     ("?KEY", "a group of the stream got deliveries back: they can be claimed again"),
-    ("!PROCESS KEY", "the stream was deleted by this process"),
+    ("!PROCESS ID KEY", "the stream, which ended at this id, was deleted by this process"),
 ];
 
 /// The names as this process uses them.

@@ -7,13 +7,13 @@ use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tidegate_redis_ops::{Coalescer, Listing};
+use tidegate_redis_ops::{Coalescer, Listing, StreamId};
 
 use super::call::{self, Again};
 use super::read::describe;
 use super::scripts::SCRIPTS;
 use super::{RedisBus, Shared};
-use crate::{Error, Pattern, StreamName, StreamPage};
+use crate::{Error, EventId, Pattern, StreamName, StreamPage};
 
 /// Callers whose pages are looked up in one round trip.
 const SHARED_MAX: usize = 1000;
@@ -61,7 +61,7 @@ impl RedisBus {
         Ok(matching.take(limit).collect())
     }
 
-    pub(crate) async fn delete(&self, streams: &[StreamName]) -> Result<Vec<bool>, Error> {
+    pub(crate) async fn delete(&self, streams: &[StreamName]) -> Result<Vec<Option<EventId>>, Error> {
         let mut deleted = Vec::with_capacity(streams.len());
         for some in streams.chunks(DELETED_AT_ONCE) {
             for outcome in join_all(some.iter().map(|stream| self.shared().delete_one(stream))).await {
@@ -73,16 +73,16 @@ impl RedisBus {
 }
 
 impl Shared {
-    async fn delete_one(&self, stream: &StreamName) -> Result<bool, Error> {
+    async fn delete_one(&self, stream: &StreamName) -> Result<Option<EventId>, Error> {
         let keys = &self.keys;
         let key = keys.stream(stream);
-        let message = [b"!", self.process.as_bytes(), b" ", &key].concat();
         let all = [key.clone(), keys.ended(stream), keys.seen(stream), keys.ages(stream), keys.made(stream)];
-        let args = [keys.bell.clone(), message.into()];
+        let args = [keys.bell.clone(), Bytes::copy_from_slice(self.process.as_bytes())];
         let reply = call::run(&self.redis, &SCRIPTS.delete, &all, &args, Again::Never).await?;
         self.registry.deleted(&key);
         self.positions.forget(stream);
-        Ok(reply.as_int()? == 1)
+        let end = reply.into_bytes_or_nil()?;
+        Ok(end.and_then(|end| StreamId::from_bytes(&end)).map(EventId::from))
     }
 
     async fn pages(&self, wanted: Vec<Wanted>) -> Vec<Result<StreamPage, Error>> {

@@ -1,7 +1,8 @@
 //! Reading a stream: ranges, its ends, trimming.
 
 use bytes::Bytes;
-use tidegate_redis_ops::{StreamEntry, StreamId, StreamInfo as Info};
+use futures_util::future::try_join;
+use tidegate_redis_ops::{Error as RedisError, StreamEntry, StreamId, StreamInfo as Info};
 
 use super::call::{self, Again, not_found, of_stream};
 use super::scripts::SCRIPTS;
@@ -61,9 +62,14 @@ impl RedisBus {
     pub(crate) async fn bounds(&self, stream: &StreamName) -> Result<Bounds, Error> {
         let shared = self.shared();
         let key = shared.keys.stream(stream);
-        let info = call::retried(Again::Harmless, || shared.redis.stream_info(&key)).await?;
+        let (info, ended) = try_join(
+            call::retried(Again::Harmless, || shared.redis.stream_info(&key)),
+            call::retried(Again::Harmless, || shared.ended(stream)),
+        )
+        .await?;
         shared.settled().await?;
-        Ok(info.map(|info| bounds(&info)).unwrap_or_default())
+        let bounds = info.map(|info| bounds(&info)).unwrap_or_default();
+        Ok(Bounds { removed_to: bounds.removed_to.max(ended), ..bounds })
     }
 
     pub(crate) async fn trim(&self, stream: &StreamName, trim: Trim) -> Result<u64, Error> {
@@ -91,6 +97,13 @@ impl RedisBus {
 }
 
 impl Shared {
+    /// Where the last stream of this name ended that was deleted through Tidegate.
+    async fn ended(&self, stream: &StreamName) -> Result<EventId, RedisError> {
+        let key = self.keys.ended(stream);
+        let ended = self.redis.command("GET", Some(key.clone()), vec![key]).await?.into_bytes_or_nil()?;
+        Ok(ended.and_then(|ended| StreamId::from_bytes(&ended)).map(EventId::from).unwrap_or_default())
+    }
+
     async fn cut(&self, stream: &StreamName, key: &Bytes, args: Vec<Bytes>) -> Result<u64, Error> {
         let removed = self.redis.command("XTRIM", Some(key.clone()), args).await;
         Ok(u64::try_from(removed.map_err(|error| of_stream(error, stream))?.as_int()?).unwrap_or(0))

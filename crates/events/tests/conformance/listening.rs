@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_events::{Config, Cursor, EventId, GapReason, Heard, Listen, NewEvent, Source, Trim};
+use tidegate_events::{Config, Cursor, EventId, GapReason, Heard, Listen, NewEvent, Read, Source, Trim};
 use tokio::time::timeout;
 
 use super::{Opening, PATIENCE, World, eventually, next, next_event, next_texts, numbers, stream};
@@ -101,6 +101,58 @@ pub async fn a_deleted_stream_is_told(open: impl Fn(Config) -> Opening + 'static
     assert_eq!((gap.from, gap.reason), (ids[2], GapReason::Deleted));
     world.publish_numbers(3..4).await;
     assert_eq!(next_texts(&mut listener, 1).await, ["3"]);
+}
+
+pub async fn a_place_of_a_deleted_stream_is_told(open: impl Fn(Config) -> Opening + 'static) {
+    let world = World::new(open, |_| {}).await;
+    let ids = world.publish_numbers(0..4).await;
+    world.bus.delete(std::slice::from_ref(&world.stream)).await.unwrap();
+    world.publish_numbers(4..5).await;
+    for sources in [&["orders"][..], &["orders", "other"]] {
+        let place = Cursor { base: None, places: [(world.stream.clone(), ids[1])].into() };
+        let mut listener = world.listen(sources, Some(place)).await;
+        let Heard::Gap(_, gap) = next(&mut listener).await else { panic!("2 and 3 are missing") };
+        assert_eq!(gap.from, ids[1]);
+        assert_eq!(next_texts(&mut listener, 1).await, ["4"]);
+    }
+}
+
+pub async fn deleting_amid_publishes_hides_nothing_that_is_kept(open: impl Fn(Config) -> Opening + 'static) {
+    let world = World::new(open, |_| {}).await;
+    let mut listeners = vec![world.listen(&["orders"], None).await, world.listen(&["*"], None).await];
+    let doomed = [world.stream.clone()];
+    for round in 0..100 {
+        let publish = |number: usize| world.publish_numbers([number]);
+        let (_, deleted, _) = tokio::join!(publish(2 * round), world.bus.delete(&doomed), publish(2 * round + 1));
+        deleted.unwrap();
+        listeners.push(world.listen(&["orders"], START).await);
+        let kept = world.read(Read::default()).await.events;
+        let texts = super::texts(&kept);
+        let Some(last) = texts.last() else { continue };
+        // Whoever began before it has heard all of it, and so has who came now.
+        for listener in &mut listeners {
+            let mut heard = Vec::new();
+            while heard.last() != Some(last) {
+                if let Heard::Event(_, event) = next(listener).await {
+                    heard.extend(super::texts(&[event]));
+                }
+            }
+            assert!(heard.ends_with(&texts) || texts.ends_with(&heard), "round {round}: {heard:?}, kept {texts:?}");
+        }
+        listeners.truncate(2);
+    }
+}
+
+pub async fn a_stream_that_stayed_silent_misses_nothing(open: impl Fn(Config) -> Opening + 'static) {
+    let world = World::new(open, |_| {}).await;
+    let last = world.publish_numbers(0..1).await[0];
+    // As a cursor says of streams it does not name; after that millisecond, as the next event comes.
+    let base = EventId { ms: last.ms + 1, seq: 0 };
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let mut listener = world.listen(&["*"], Some(Cursor { base: Some(base), places: [].into() })).await;
+    world.publish_numbers(1..2).await;
+    let Heard::Event(_, event) = next(&mut listener).await else { panic!("nothing is missing") };
+    assert_eq!(super::texts(&[event]), ["1"]);
 }
 
 pub async fn one_listener_hears_many_streams(open: impl Fn(Config) -> Opening + 'static) {

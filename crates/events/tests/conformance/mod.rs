@@ -206,7 +206,8 @@ macro_rules! conformance {
                 unknown_groups_and_streams_are_told_apart, bad_claims_are_refused, draining_ends_waiting_claims;
             listening: from_now_on_is_from_now_on, from_the_start_is_everything, a_listener_resumes_in_the_middle,
                 a_listener_resumes_over_a_restart, replay_and_live_have_no_seam, a_trimmed_history_is_told,
-                a_deleted_stream_is_told, one_listener_hears_many_streams, a_cursor_of_many_streams_resumes_each,
+                a_deleted_stream_is_told, a_place_of_a_deleted_stream_is_told,
+                deleting_amid_publishes_hides_nothing_that_is_kept, a_stream_that_stayed_silent_misses_nothing, one_listener_hears_many_streams, a_cursor_of_many_streams_resumes_each,
                 a_pattern_follows_streams_made_later, a_listener_may_come_before_its_stream, all_listeners_hear_all,
                 a_listener_that_left_costs_nothing, draining_ends_listeners;
         }

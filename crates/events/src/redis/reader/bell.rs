@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -114,7 +115,10 @@ impl Bell {
         self.assigned = next;
         match (self.assigned.listens, self.subscription.is_some()) {
             (true, false) => self.subscription = Some(self.subscribe()),
-            (false, true) => (self.subscription, self.hears) = (None, false),
+            (false, true) => {
+                self.subscription = None;
+                self.set_hears(false);
+            }
             _ => {}
         }
         if !self.assigned.listens {
@@ -128,6 +132,11 @@ impl Bell {
         }
     }
 
+    fn set_hears(&mut self, hears: bool) {
+        self.hears = hears;
+        self.reader.hears.store(hears, Ordering::Relaxed);
+    }
+
     fn subscribe(&self) -> Subscription {
         let shared = &self.reader.shared;
         shared.redis.subscribe(shared.keys.bell.clone())
@@ -139,9 +148,9 @@ impl Bell {
 
     fn hear(&mut self, signal: Signal) {
         match signal {
-            Signal::Lost => self.hears = false,
+            Signal::Lost => self.set_hears(false),
             Signal::Subscribed | Signal::Missed => {
-                self.hears = true;
+                self.set_hears(true);
                 self.want(self.assigned.rung.to_vec());
                 // Whatever was said meanwhile: deliveries may have been given back.
                 self.reader.shared.hub.live().iter().for_each(|live| live.wake());
@@ -160,10 +169,14 @@ impl Bell {
                 }
             }
             Some((b'!', who)) => {
-                let Some((process, key)) = space(who).map(|at| (&who[..at], &who[at + 1..])) else { return };
-                if let Some(name) = shared.keys.name(key).filter(|_| process != shared.process.as_bytes()) {
+                let mut words = who.splitn(3, |byte| *byte == b' ');
+                let (Some(process), Some(end), Some(key)) = (words.next(), words.next(), words.next()) else { return };
+                let end = StreamId::from_bytes(end).map(EventId::from);
+                if let (Some(name), Some(end)) = (shared.keys.name(key), end)
+                    && process != shared.process.as_bytes()
+                {
                     shared.registry.deleted(key);
-                    shared.hub.deleted(&name);
+                    shared.hub.deleted(&name, end);
                 }
             }
             Some(_) => {

@@ -96,7 +96,7 @@ async fn read(
         };
         match reply {
             Ok(reply) if reply.is_nil() => {
-                shared.restarts.heard();
+                reader.proven();
                 is_checked = false;
             }
             Ok(reply) => {

@@ -16,6 +16,7 @@ mod news;
 mod take;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tidegate_metrics::{Counter, Registry};
 use tokio::sync::watch;
@@ -31,6 +32,8 @@ struct Reader {
     wishes: Wishes,
     sizes: Sizes,
     counters: Counters,
+    /// The bell is heard.
+    hears: AtomicBool,
 }
 
 struct Counters {
@@ -56,6 +59,7 @@ pub(super) fn start(shared: &Arc<Shared>, registry: &Registry) {
         wishes: Wishes::default(),
         sizes: Sizes::default(),
         counters: Counters::new(registry),
+        hears: AtomicBool::new(false),
     });
     let (assigned, _) = watch::channel(Assigned::default());
     spawn(shared, direct::run(Arc::clone(&reader), assigned.subscribe()));

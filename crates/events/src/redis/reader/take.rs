@@ -89,6 +89,14 @@ impl Plan {
 }
 
 impl Reader {
+    /// A reply has come: Redis is there, and where bells are wanted they are heard.
+    pub(super) fn proven(&self) {
+        self.shared.restarts.heard();
+        if self.hears.load(Ordering::Relaxed) {
+            self.shared.hub.is_proven();
+        }
+    }
+
     /// Hands on what `XREAD` answered. Everything before it must be settled.
     pub(super) fn hand_on(&self, plan: &Plan, count: usize, reply: Value) -> Result<Taken, RedisError> {
         let (mut taken, mut events_read, mut bytes_read) = (Taken::default(), 0, 0);
@@ -112,7 +120,7 @@ impl Reader {
             live.append(events);
         }
         self.sizes.note(events_read, bytes_read);
-        self.shared.restarts.heard();
+        self.proven();
         Ok(taken)
     }
 
@@ -188,7 +196,7 @@ impl Reader {
             let last = info.map_or(EventId::ZERO, |info| info.last_generated.into());
             if last < tail {
                 tracing::warn!(stream = %live.name(), %tail, %last, "a stream ends before what was heard of it");
-                live.rewound(last);
+                live.rewound(last, tail);
             }
         }
         Ok(())
