@@ -188,7 +188,7 @@ async fn a_likely_mistake_is_told_with_its_cure() {
     let server = start(&[]).await;
     let cases = [
         ("GET /api/streams/s/sse?from=5", "", "after=<milliseconds since 1970>"),
-        ("GET /api/streams/s/events?to=5", "", "\"to: unknown; known are `after`, `before`, `from`"),
+        ("GET /api/streams/s/events?to=5", "", "\"to: unknown; known: `after`, `before`, `from`"),
         ("POST /api/streams/s/events", r#" [{"data":1}]"#, r#"{\"events\":[…]}"#),
         ("POST /api/streams/s/events", r#"{"events":[]}"#, "events: at least one event"),
         ("POST /api/streams/s/groups/g/ack", r#"{"ids":"1-0"}"#, "a list of at most 1000 items"),

@@ -36,12 +36,12 @@ fn refusal(text: &str) -> Problem {
     let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(text);
     let unknown = text.split_once("unknown field `").and_then(|(_, rest)| rest.rsplit_once("`, expected "));
     if let Some((name, known)) = unknown {
-        let known = known.trim_start_matches("one of ");
+        let known = known.trim_start_matches("one of ").replace("` or `", "`, `");
         let hint = match name {
             "from" if known.contains("`slow`") => "; to begin at a time: after=<milliseconds since 1970>",
             _ => "",
         };
-        return Problem::field(name, format!("unknown; known are {known}{hint}"));
+        return Problem::field(name, format!("unknown; known: {known}{hint}"));
     }
     match text.split_once(": ") {
         Some((name, message)) => Problem::field(name, message),
@@ -74,14 +74,14 @@ mod tests {
     #[tokio::test]
     async fn a_refused_query_names_the_parameter_and_what_is_known() {
         let cases = [
-            ("streams=a&to=5", "to: unknown; known are `streams`, `after`, `slow`"),
+            ("streams=a&to=5", "to: unknown; known: `streams`, `after`, `slow`"),
             (
                 "streams=a&from=5",
-                "from: unknown; known are `streams`, `after`, `slow`; to begin at a time: after=<milliseconds since 1970>",
+                "from: unknown; known: `streams`, `after`, `slow`; to begin at a time: after=<milliseconds since 1970>",
             ),
             ("after=5", "streams: is needed"),
             ("streams=a&after=x", "after: invalid digit found in string"),
-            ("a: b=5", "a: b: unknown; known are `streams`, `after`, `slow`"),
+            ("a: b=5", "a: b: unknown; known: `streams`, `after`, `slow`"),
         ];
         for (query, detail) in cases {
             let request = Request::get(format!("/?{}", query.replace(' ', "%20"))).body(()).unwrap();
