@@ -191,7 +191,7 @@ settings! {
         sse_heartbeat: Duration = "20s", "TIDEGATE_SSE_HEARTBEAT", 100 => HOUR, "A listener of streams hears a comment after so much silence: proxies close connections after 30 to 60 s without bytes.";
         sse_per_token_max: usize = "0", "TIDEGATE_SSE_PER_TOKEN_MAX", 0 => 1_000_000, "Event streams open at once with one token; beyond it 429. 0 for no limit.";
         sse_per_address_max: usize = "32768", "TIDEGATE_SSE_PER_ADDRESS_MAX", 0 => 1_000_000, "Event streams open at once from one address (IPv6: one /64); beyond it 429. 0 for no limit.";
-        sse_send_buffer: Bytes = "16KiB", "TIDEGATE_SSE_SEND_BUFFER", 4 * KIB => 4 * MIB, "Bytes the kernel holds for a listener that does not read; Linux doubles the number. Larger for fast streams over long distances.";
+        sse_send_buffer: Bytes = "16KiB", "TIDEGATE_SSE_SEND_BUFFER", 4 * KIB => 4 * MIB, "Bytes the kernel holds for a listener that does not read; Linux doubles the number. Eight times as much for one that has read a full buffer at once.";
         sse_stall_timeout: Duration = "30s", "TIDEGATE_SSE_STALL_TIMEOUT", 10 => HOUR, "Time a listener may take none of the bytes sent to it; then its connection is closed.";
     }
     "Deadlines" {
