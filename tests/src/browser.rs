@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::binary::clean;
@@ -11,12 +13,15 @@ use crate::process::Process;
 /// Names under which it is installed.
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
+/// 2 s in all for the folder of a browser that ends.
+const TRIES: usize = 100;
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// A browser that shows one page. Its processes end when it is dropped.
 #[derive(Debug)]
 pub struct Browser {
-    _process: Process,
-    /// Last, so that it is removed after the process is gone.
-    _profile: TempDir,
+    process: Process,
+    profile: TempDir,
 }
 
 impl Browser {
@@ -34,8 +39,22 @@ impl Browser {
         // Nothing but the page is to be loaded, from nowhere but this machine.
         command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
         command.args(["--no-proxy-server", "--disable-extensions", "--no-default-browser-check", "--log-level=3"]);
-        command.arg(format!("--user-data-dir={}", profile.path().display())).env("HOME", profile.path()).arg(url);
-        Self { _process: Process::start(command), _profile: profile }
+        command.arg(format!("--user-data-dir={}", profile.path().display())).env("HOME", profile.path());
+        command.env("TMPDIR", profile.path()).arg(url);
+        Self { process: Process::start(command), profile }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        self.process.signal(Signal::KILL);
+        // Its helpers see that it is gone and end by themselves; until then they write files.
+        for _ in 0..TRIES {
+            if std::fs::remove_dir_all(self.profile.path()).is_ok() {
+                return;
+            }
+            std::thread::park_timeout(PAUSE);
+        }
     }
 }
 

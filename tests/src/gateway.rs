@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -31,6 +32,8 @@ struct Shared {
     /// Counts the cuts; each ends everything that is passed on at that moment.
     cuts: watch::Sender<u64>,
     passed: watch::Sender<u64>,
+    /// Frames of event streams given to the browser.
+    frames: watch::Sender<u64>,
 }
 
 impl Gateway {
@@ -48,6 +51,7 @@ impl Gateway {
             reports: sender,
             cuts: watch::Sender::default(),
             passed: watch::Sender::default(),
+            frames: watch::Sender::default(),
         };
         let shared = Arc::new(shared);
         let task = tokio::spawn(Arc::clone(&shared).accept(listener));
@@ -86,6 +90,22 @@ impl Gateway {
     pub async fn passed_more_than(&self, count: u64, limit: Duration) {
         let mut passed = self.shared.passed.subscribe();
         let more = within("the browser comes back", limit, passed.wait_for(|passed| *passed > count)).await;
+        more.expect("the gateway lives");
+    }
+
+    /// How many frames of event streams, comments included, have been given to the browser.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        *self.shared.frames.borrow()
+    }
+
+    /// Waits until more than this many have been.
+    ///
+    /// # Panics
+    /// When there are not within `limit`.
+    pub async fn frames_more_than(&self, count: u64, limit: Duration) {
+        let mut frames = self.shared.frames.subscribe();
+        let more = within("the browser is given a frame", limit, frames.wait_for(|frames| *frames > count)).await;
         more.expect("the gateway lives");
     }
 
@@ -149,16 +169,34 @@ impl Shared {
         browser.shutdown().await
     }
 
-    async fn pass_on(&self, mut browser: TcpStream, head: &str, rest: &[u8]) -> std::io::Result<()> {
+    async fn pass_on(&self, browser: TcpStream, head: &str, rest: &[u8]) -> std::io::Result<()> {
         let mut cuts = self.cuts.subscribe();
         let address = *self.server.lock().expect("never poisoned");
         let mut server = TcpStream::connect(address).await?;
         self.passed.send_modify(|passed| *passed += 1);
         server.write_all(closing(head).as_bytes()).await?;
         server.write_all(rest).await?;
+        let (mut from_browser, to_browser) = browser.into_split();
+        let (from_server, mut to_server) = server.into_split();
         tokio::select! {
-            ended = copy_bidirectional(&mut browser, &mut server) => ended.map(|_| ()),
+            ended = self.answer(from_server, to_browser) => ended,
+            ended = copy(&mut from_browser, &mut to_server) => ended.map(|_| ()),
             _ = cuts.changed() => Ok(()),
+        }
+    }
+
+    async fn answer(&self, mut server: OwnedReadHalf, mut browser: OwnedWriteHalf) -> std::io::Result<()> {
+        let (mut part, mut last) = ([0; 8192], 0);
+        loop {
+            let count = server.read(&mut part).await?;
+            if count == 0 {
+                return browser.shutdown().await;
+            }
+            browser.write_all(&part[..count]).await?;
+            let ends =
+                part[..count].iter().filter(|byte| std::mem::replace(&mut last, **byte) == b'\n' && **byte == b'\n');
+            let ends = ends.count() as u64;
+            self.frames.send_modify(|frames| *frames += ends);
         }
     }
 }

@@ -10,6 +10,8 @@ mod builtin;
 mod jobs;
 #[path = "journeys/lifecycle.rs"]
 mod lifecycle;
+#[path = "journeys/streams/mod.rs"]
+mod streams;
 #[path = "journeys/workers.rs"]
 mod workers;
 

@@ -11,6 +11,8 @@ mod builtin;
 mod jobs;
 #[path = "journeys/lifecycle.rs"]
 mod lifecycle;
+#[path = "journeys/streams/mod.rs"]
+mod streams;
 #[path = "journeys/workers.rs"]
 mod workers;
 
@@ -25,7 +27,8 @@ async fn builder() -> Builder {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let prefix = format!("journey-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     let redis = tidegate_test_redis::shared().await;
-    Server::builder().redis(&redis.url()).env("TIDEGATE_REDIS_PREFIX", &prefix)
+    let builder = Server::builder().redis(&redis.url()).env("TIDEGATE_REDIS_PREFIX", &prefix);
+    builder.env("TIDEGATE_REDIS_STREAM_PREFIX", &format!("{prefix}/"))
 }
 
 async fn start() -> Server {

@@ -6,6 +6,8 @@ mod away;
 mod places;
 #[path = "redis/shared.rs"]
 mod shared;
+#[path = "redis/streams.rs"]
+mod streams;
 
 use std::time::Duration;
 

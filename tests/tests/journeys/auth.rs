@@ -7,7 +7,7 @@ use tidegate_tests::{Client, Server, run};
 use super::builder;
 
 /// A server with one token per scope, and the tokens.
-async fn guarded() -> (Server, [String; 3], TempDir) {
+pub(super) async fn guarded() -> (Server, [String; 3], TempDir) {
     let folder = TempDir::new().expect("a temporary folder");
     let file = folder.path().join("tokens");
     let path = file.to_str().expect("UTF-8").to_owned();
