@@ -240,6 +240,28 @@ async fn a_stream_others_made_is_found_by_those_who_follow_its_pattern() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_somebody_waits_for_already_is_new_to_those_who_follow_patterns() {
+    let server = Server::start().await;
+    let (here, there) = (on(&server).await, on(&server).await);
+    let mut named = listen(&there, &["between"], None).await;
+    let mut pattern = listen(&there, &["*"], None).await;
+    // Until the bell is heard, new streams are met when the list of streams is renewed.
+    let mut no = 0;
+    let is_heard = async |listener: &mut tidegate_events::Listener| {
+        tokio::time::timeout(Duration::from_millis(200), listener.next()).await.is_ok()
+    };
+    while !is_heard(&mut pattern).await {
+        no += 1;
+        publish(&here, &format!("early-{no}"), "1").await.unwrap();
+    }
+    publish(&here, "between", "2").await.unwrap();
+    assert_eq!(next_text(&mut named).await, "2");
+    // Sooner than the list of streams is renewed (30 s).
+    let heard = tokio::time::timeout(Duration::from_secs(15), next_text(&mut pattern)).await;
+    assert_eq!(heard.unwrap(), "2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_listener_that_comes_while_events_come_misses_none() {
     for direct_streams_max in [100, 1] {
         let server = Server::start().await;

@@ -46,6 +46,8 @@ struct Bell {
     reading: Option<Work>,
     sweep: Sweep,
     news: News,
+    /// Streams that were rung for since the bell is heard: those who follow patterns know of them.
+    known: HashSet<StreamName>,
 }
 
 /// A pass over the streams, piece by piece.
@@ -60,6 +62,7 @@ pub(super) async fn run(reader: Arc<Reader>, mut assigned: watch::Receiver<Assig
     let mut reconnects = reader.shared.redis.reconnects();
     let mut bell = Bell {
         news: News::default(),
+        known: HashSet::new(),
         assigned: Assigned::default(),
         direct: HashSet::new(),
         subscription: None,
@@ -134,6 +137,9 @@ impl Bell {
 
     fn set_hears(&mut self, hears: bool) {
         self.hears = hears;
+        if !hears {
+            self.known.clear();
+        }
         self.reader.hears.store(hears, Ordering::Relaxed);
     }
 
@@ -172,7 +178,11 @@ impl Bell {
                 let mut words = who.splitn(3, |byte| *byte == b' ');
                 let (Some(process), Some(end), Some(key)) = (words.next(), words.next(), words.next()) else { return };
                 let end = StreamId::from_bytes(end).map(EventId::from);
-                if let (Some(name), Some(end)) = (shared.keys.name(key), end)
+                let name = shared.keys.name(key);
+                if let Some(name) = &name {
+                    self.known.remove(name);
+                }
+                if let (Some(name), Some(end)) = (name, end)
                     && process != shared.process.as_bytes()
                 {
                     shared.registry.deleted(key);
@@ -190,10 +200,25 @@ impl Bell {
         }
     }
 
+    /// A stream may be new to those who follow patterns also where somebody waits for it already.
+    fn meet(&mut self, name: &StreamName) {
+        let shared = &self.reader.shared;
+        if self.known.contains(name) {
+            return;
+        }
+        if self.known.len() >= shared.config.streams_max {
+            self.known.clear();
+        }
+        self.known.insert(name.clone());
+        shared.registry.created(&shared.keys.stream(name));
+        shared.hub.created(name);
+    }
+
     fn rung(&mut self, name: &StreamName, id: EventId) {
+        self.meet(name);
         let shared = &self.reader.shared;
         match shared.hub.find(name) {
-            None => shared.hub.created(name),
+            None => {}
             Some(_) if self.direct.contains(name) => {}
             // Known already, or not yet wanted.
             Some(live) if live.tail().is_none_or(|tail| tail >= id) => {}
