@@ -24,8 +24,8 @@ pub(crate) struct Grant {
     pub(crate) deadline: i64,
     /// How long it had been available.
     pub(crate) waited_ms: i64,
-    /// Somebody else held it until their lease ran out. That must be durable before this grant is told: after a crash
-    /// that forgot it, the old lease would be good again.
+    /// Somebody else held it before: their lease ran out, or they failed or gave it back, which may not be durable yet. It must
+    /// be before this grant is told: after a crash that forgot it, the old lease would be good again.
     pub(crate) supersedes: bool,
 }
 
@@ -80,12 +80,12 @@ impl Core {
         }
         let waited_ms = now.saturating_sub(entry.at);
         entry.attempt += 1;
+        let supersedes = std::mem::take(&mut entry.rescued);
         entry.grant = grant;
         entry.started_at = now;
         entry.deadline = now.saturating_add_unsigned(entry.spec.timeout_ms);
         entry.at = now.saturating_add(lease);
         entry.report = None;
-        let supersedes = std::mem::take(&mut entry.rescued);
         self.leases.insert((entry.at, entry.number));
         Grant {
             lease: Lease { queue: self.no, number: entry.number, grant },

@@ -73,7 +73,7 @@ pub(crate) struct Entry {
     pub(crate) lane: Option<u32>,
     pub(crate) attempt: u16,
     pub(crate) cancelling: bool,
-    /// Its last lease ran out, and a crash could still forget that.
+    /// Its last lease ran out, failed or was given back, and a crash could still forget that.
     pub(crate) rescued: bool,
     pub(crate) error: Option<Arc<str>>,
     /// Progress and note of the running attempt.

@@ -41,6 +41,8 @@ impl Core {
     }
 
     fn retry_later(&mut self, now: i64, index: u32, delay: Duration, effects: &mut Effects) {
+        // Its end may not be durable when somebody else gets it.
+        self.slab[index].rescued = true;
         self.leave_running(index, effects);
         self.set_state(index, State::Retryable);
         let entry = &mut self.slab[index];
@@ -55,6 +57,7 @@ impl Core {
         if self.slab[index].cancelling {
             return self.end(now, index, State::Cancelled, None, effects);
         }
+        self.slab[index].rescued = true;
         self.leave_running(index, effects);
         let entry = &mut self.slab[index];
         entry.attempt -= 1;

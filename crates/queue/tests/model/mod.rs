@@ -203,6 +203,7 @@ impl Model {
             None => self.end(now, index, State::Discarded),
             Some(delay) => {
                 job.state = State::Retryable;
+                job.rescued = true;
                 job.at = now + delay;
                 job.turn = 0;
                 self.settle_of(index);
@@ -215,6 +216,7 @@ impl Model {
             return self.end(now, index, State::Cancelled);
         }
         self.jobs[index].attempt -= 1;
+        self.jobs[index].rescued = true;
         // Its key has room for a moment before it stands there again itself.
         self.jobs[index].state = State::Retryable;
         self.settle_of(index);
