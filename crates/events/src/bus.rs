@@ -253,9 +253,10 @@ impl Bus {
 
     /// Our own keys on Redis are nobody's streams, embedded neither, so that names mean the same in both worlds.
     pub(crate) fn check_name(&self, stream: &StreamName) -> Result<(), Error> {
-        let prefix = format!("{}:", self.0.config.redis_prefix);
-        if stream.as_str().starts_with(&prefix) && self.0.config.redis_stream_prefix.is_empty() {
-            return Err(Error::ReservedName { name: stream.to_string(), prefix });
+        let own = self.0.config.redis_prefix.as_ref();
+        let is_own = stream.as_str().strip_prefix(own).is_some_and(|rest| rest.starts_with(':'));
+        if is_own && self.0.config.redis_stream_prefix.is_empty() {
+            return Err(Error::ReservedName { name: stream.to_string(), prefix: format!("{own}:") });
         }
         Ok(())
     }

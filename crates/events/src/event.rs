@@ -72,8 +72,7 @@ impl NewEvent {
     /// Bytes it counts for.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let attributes = [&self.kind, &self.key, &self.source, &self.subject, &self.idempotence_id];
-        self.data.len() + attributes.into_iter().flatten().map(Bytes::len).sum::<usize>()
+        bytes(&self.data, [&self.kind, &self.key, &self.source, &self.subject, &self.idempotence_id])
     }
 
     /// Refuses what cannot be kept or framed.
@@ -130,14 +129,18 @@ impl Event {
     /// Bytes it counts for.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let attributes = [&self.kind, &self.key, &self.source, &self.subject, &self.idempotence_id];
-        self.data.len() + attributes.into_iter().flatten().map(Bytes::len).sum::<usize>()
+        bytes(&self.data, [&self.kind, &self.key, &self.source, &self.subject, &self.idempotence_id])
     }
 
     pub(crate) fn new(id: EventId, event: NewEvent) -> Self {
         let NewEvent { data, kind, key, source, subject, idempotence_id } = event;
         Self { id, data, kind, key, source, subject, idempotence_id }
     }
+}
+
+/// What an event counts for, kept or to be kept.
+fn bytes(data: &Bytes, attributes: [&Option<Bytes>; 5]) -> usize {
+    data.len() + attributes.into_iter().flatten().map(Bytes::len).sum::<usize>()
 }
 
 /// The answer to one published event.

@@ -24,9 +24,7 @@ pub(crate) struct Discovery {
 impl Discovery {
     pub(crate) async fn open(hub: &Arc<Shared>, backend: &Backend, patterns: Vec<Pattern>) -> Result<Self, Error> {
         let seat = Arc::new(Seat::default());
-        // Before looking, so that no stream made meanwhile is missed.
-        hub.patterns.lock().push((Arc::clone(&seat), patterns.clone()));
-        hub.changed();
+        hub.follow_patterns(&seat, patterns.clone());
         let mut discovery = Self { hub: Arc::clone(hub), seat, known: HashSet::default(), found: VecDeque::new() };
         for pattern in &patterns {
             let matching = backend.matching(pattern, hub.config.streams_max).await?;
@@ -57,7 +55,6 @@ impl Discovery {
 
 impl Drop for Discovery {
     fn drop(&mut self) {
-        self.hub.patterns.lock().retain(|(seat, _)| !Arc::ptr_eq(seat, &self.seat));
-        self.hub.changed();
+        self.hub.leave_patterns(&self.seat);
     }
 }

@@ -147,9 +147,7 @@ impl Listener {
         };
         hub.metrics.listeners.add(1.0);
         if !patterns.is_empty() {
-            // Before looking, so that no stream made meanwhile is missed.
-            hub.patterns.lock().push((Arc::clone(&listener.seat), patterns.clone()));
-            hub.changed();
+            hub.follow_patterns(&listener.seat, patterns.clone());
         }
         for source in &sources {
             if let Some(stream) = source.stream() {
@@ -608,8 +606,7 @@ impl Drop for Listener {
             self.hub.leave(&following.live, following.place);
         }
         if self.has_patterns {
-            self.hub.patterns.lock().retain(|(seat, _)| !Arc::ptr_eq(seat, &self.seat));
-            self.hub.changed();
+            self.hub.leave_patterns(&self.seat);
         }
         self.hub.metrics.listeners.sub(1.0);
     }

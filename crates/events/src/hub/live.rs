@@ -129,9 +129,8 @@ impl Live {
         let is_fresh = std::mem::take(&mut recent.is_fresh);
         let is_restart = std::mem::replace(&mut recent.restarts, restarts) < restarts;
         let once = Cell::new(is_restart || is_fresh && self.hub.is_restart_between(tail, events[0].id));
-        let before = recent.log.bytes();
-        recent.log.push(weave(tail, events, |_, _| once.take()));
-        self.bound(&mut recent.log, before);
+        self.counted(&mut recent.log, |log| log.push(weave(tail, events, |_, _| once.take())));
+        self.bound(&mut recent.log);
         drop(held);
         self.wake();
     }
@@ -149,25 +148,28 @@ impl Live {
         let mut held = self.log.lock();
         let Some(recent) = held.as_mut() else { return };
         self.breaks.fetch_add(1, Ordering::AcqRel);
-        let before = recent.log.bytes();
-        recent.log.break_off(to, end, reason);
-        self.hub.ring_bytes(before, recent.log.bytes());
+        self.counted(&mut recent.log, |log| log.break_off(to, end, reason));
         drop(held);
         self.wake();
     }
 
-    /// Forgets the oldest until the log, and all logs together, are within their bounds.
-    fn bound(&self, log: &mut Log, before: usize) {
+    /// Changes the log; what it grows or shrinks by counts for all of them together.
+    fn counted<T>(&self, log: &mut Log, change: impl FnOnce(&mut Log) -> T) -> T {
+        let before = log.bytes();
+        let changed = change(log);
         self.hub.ring_bytes(before, log.bytes());
+        changed
+    }
+
+    /// Forgets the oldest until the log, and all logs together, are within their bounds.
+    fn bound(&self, log: &mut Log) {
         let config = &self.hub.config;
         while log.bytes() > config.ring_bytes_max
             || self.hub.ring_total.load(Ordering::Relaxed) > config.rings_bytes_max
         {
-            let before = log.bytes();
-            if !log.forget_oldest() {
+            if !self.counted(log, Log::forget_oldest) {
                 return;
             }
-            self.hub.ring_bytes(before, log.bytes());
         }
     }
 
@@ -274,9 +276,7 @@ impl Live {
     fn put_in_front(&self, at: EventId, start: EventId, items: &[Item]) -> bool {
         let mut held = self.log.lock();
         let Some(recent) = held.as_mut().filter(|recent| recent.log.start() == start) else { return false };
-        let before = recent.log.bytes();
-        recent.log.push_front(at, items.to_vec());
-        self.hub.ring_bytes(before, recent.log.bytes());
+        self.counted(&mut recent.log, |log| log.push_front(at, items.to_vec()));
         true
     }
 }

@@ -224,6 +224,18 @@ impl Shared {
         self.changes.send_modify(|count| *count += 1);
     }
 
+    /// From now on a seat hears of streams that are made and match. To be called before looking for those that are there, so
+    /// that none made meanwhile is missed.
+    fn follow_patterns(&self, seat: &Arc<Seat>, patterns: Vec<Pattern>) {
+        self.patterns.lock().push((Arc::clone(seat), patterns));
+        self.changed();
+    }
+
+    fn leave_patterns(&self, seat: &Arc<Seat>) {
+        self.patterns.lock().retain(|(other, _)| !Arc::ptr_eq(other, seat));
+        self.changed();
+    }
+
     /// Takes a seat in a stream, which is live from now on.
     fn sit(self: &Arc<Self>, stream: &StreamName, seat: &Arc<Seat>, source: u32) -> (Arc<Live>, usize) {
         let mut streams = self.streams.lock();
