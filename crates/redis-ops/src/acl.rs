@@ -2,11 +2,12 @@
 
 /// What Tidegate sends to Redis and why, one line per purpose. Whoever uses another command adds it here.
 pub(crate) const COMMANDS: &[(&str, &[&str])] = &[
-    ("to be let in and be seen", &["auth", "ping", "select", "client|setname", "client|id", "client|unblock"]),
+    ("to be let in and be seen", &["auth", "hello", "ping", "select", "client|setname", "client|id", "client|unblock"]),
     ("to know version and durability", &["info", "config|get", "role"]),
     ("to find its way in a cluster", &["cluster|slots", "asking"]),
     ("scripts", &["eval", "evalsha", "script|load", "script|exists", "time"]),
     ("keys of any type", &["scan", "unlink", "del", "exists", "expire", "pexpire", "pexpireat", "pttl", "ttl", "type"]),
+    ("to hear what others do to keys that are held here", &["client|tracking"]),
     ("strings", &["get", "getdel", "set", "mget", "incr", "incrby", "decrby", "strlen"]),
     (
         "hashes",

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::stats::Stats;
+use crate::tracking::Ears;
 use crate::wire::Dialer;
 
 /// Shared by lanes, link and subscriber.
@@ -20,6 +21,8 @@ pub(crate) struct Core {
     pub(crate) dialer: Dialer,
     pub(crate) stats: Stats,
     pub(crate) breaker: Breaker,
+    /// Who hears what the connections are told; every general connection is a tracked one then.
+    pub(crate) ears: Option<Arc<Ears>>,
     /// Every task of ours; they end when `closing` is cancelled.
     pub(crate) tasks: TaskTracker,
     pub(crate) closing: CancellationToken,
@@ -37,6 +40,23 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(dialer: Dialer, stats: Stats) -> Self {
+        Self::with(dialer, stats, CancellationToken::new(), None)
+    }
+
+    /// Of tracked connections; they end when this one closes.
+    pub(crate) fn beside(&self, config: Config, stats: Stats, ears: Arc<Ears>) -> Self {
+        let core = Self::with(self.dialer.with_config(Arc::new(config)), stats, self.closing.child_token(), Some(ears));
+        let (closing, tasks) = (core.closing.clone(), core.tasks.clone());
+        // Whoever waits for the end of all tasks here waits for those as well.
+        self.tasks.spawn(async move {
+            closing.cancelled().await;
+            tasks.close();
+            tasks.wait().await;
+        });
+        core
+    }
+
+    fn with(dialer: Dialer, stats: Stats, closing: CancellationToken, ears: Option<Arc<Ears>>) -> Self {
         let config = dialer.config.clone();
         Self {
             breaker: Breaker::new(config.breaker.clone()),
@@ -44,7 +64,8 @@ impl Core {
             dialer,
             stats,
             tasks: TaskTracker::new(),
-            closing: CancellationToken::new(),
+            closing,
+            ears,
             came_up: watch::Sender::new(0),
             reconnects: watch::Sender::new(0),
             table_stale: Notify::new(),
@@ -62,7 +83,7 @@ impl Core {
             self.stats.reconnects.inc();
             // Told once per outage, as its beginning was.
             if self.is_out.swap(false, Ordering::Relaxed) {
-                tracing::info!("Redis link is back");
+                tracing::info!(tracked = self.ears.is_some(), "Redis link is back");
             }
         }
     }
@@ -87,7 +108,7 @@ impl Core {
         }
         let mut last = self.last_error.lock();
         if !self.is_out.swap(true, Ordering::Relaxed) || last.as_deref() != Some(why) {
-            tracing::warn!(why, "Redis link");
+            tracing::warn!(why, tracked = self.ears.is_some(), "Redis link");
             *last = Some(why.to_owned());
         }
     }

@@ -46,7 +46,7 @@ pub(crate) fn is_cluster_node(info: &str) -> bool {
     field(info, "cluster_enabled") == Some("1")
 }
 
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'))
 }
 

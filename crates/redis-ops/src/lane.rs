@@ -13,7 +13,7 @@ use crate::chance;
 use crate::config::Address;
 use crate::core::Core;
 use crate::error::Error;
-use crate::wire::{Connection, Request, Stream};
+use crate::wire::{Connection, Opened, Request, Stream};
 
 /// Beyond the command timeout, a connection from which nothing at all was heard for this long is given up.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -57,15 +57,15 @@ impl Lane {
         let mut backoff = Backoff::new(core.config.reconnect_min, core.config.reconnect_max);
         let mut again = false;
         loop {
-            let stream = match first.take() {
-                Some(stream) => stream,
+            let opened = match first.take() {
+                Some(stream) => stream.into(),
                 None => tokio::select! {
-                    stream = dial(&core, address.as_ref(), &mut backoff) => stream,
+                    opened = dial(&core, address.as_ref(), &mut backoff) => opened,
                     () = stop.cancelled() => return,
                 },
             };
             let since = Instant::now();
-            let (end, was_of_use) = self.use_up(&core, stream, &stop, again).await;
+            let (end, was_of_use) = self.use_up(&core, opened, &stop, again).await;
             again = true;
             match end {
                 End::Closing => return,
@@ -77,8 +77,8 @@ impl Lane {
     }
 
     /// Also says whether any request was answered.
-    async fn use_up(&self, core: &Arc<Core>, stream: Stream, stop: &CancellationToken, again: bool) -> (End, bool) {
-        let (connection, work) = Connection::new(stream, core.config.commands_max);
+    async fn use_up(&self, core: &Arc<Core>, opened: Opened, stop: &CancellationToken, again: bool) -> (End, bool) {
+        let (connection, work) = Connection::new(opened, core.config.commands_max, core.ears.clone());
         let mut work = core.tasks.spawn(work);
         if again {
             core.reconnected();
@@ -91,6 +91,7 @@ impl Lane {
             () = self.read_only.notified() => End::ReadOnly,
             () = stop.cancelled() => End::Closing,
         };
+        connection.give_up();
         *self.current.write() = None;
         let why = match &end {
             End::Lost(why) => why,
@@ -107,17 +108,24 @@ impl Lane {
 }
 
 /// Dials until it works.
-async fn dial(core: &Core, address: Option<&Address>, backoff: &mut Backoff) -> Stream {
+async fn dial(core: &Core, address: Option<&Address>, backoff: &mut Backoff) -> Opened {
     loop {
         sleep(backoff.next(chance::unit())).await;
-        let dialed = match address {
-            Some(address) => core.dialer.dial_address(address).await,
-            None => core.dialer.dial().await,
-        };
-        match dialed {
-            Ok(stream) => return stream,
+        match open(core, address).await {
+            Ok(opened) => return opened,
             Err(error) => core.failed(&error.to_string()),
         }
+    }
+}
+
+async fn open(core: &Core, address: Option<&Address>) -> Result<Opened, Error> {
+    let stream = match address {
+        Some(address) => core.dialer.dial_address(address).await?,
+        None => core.dialer.dial().await?,
+    };
+    match &core.ears {
+        Some(ears) => core.dialer.track(stream, &ears.prefixes).await,
+        None => Ok(stream.into()),
     }
 }
 
@@ -137,6 +145,14 @@ async fn watch(connection: &Connection, core: &Core) -> Box<str> {
         }
         sleep(tick).await;
         let now = Instant::now();
+        if core.ears.is_some() {
+            // A late reply and late pushes are the same event, so the link ends before anybody is told that a reply is late.
+            if connection.longest_wait(now) > patience {
+                return format!("no reply over the tracked link within {patience:?}").into();
+            }
+            keep_alive = now + core.config.health_check_interval;
+            continue;
+        }
         let silence = connection.expire(patience, now);
         if silence > patience + SILENCE {
             return format!("Redis has not said anything for {silence:?}").into();

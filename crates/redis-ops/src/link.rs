@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{try_join, try_join_all};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -99,10 +100,33 @@ impl Node {
 impl Link {
     /// A link to one server over `first` and more connections like it, which it waits for a moment.
     pub(crate) async fn single(core: Arc<Core>, first: Stream) -> Arc<Self> {
-        let node = Node::open(&core, None, Some(first));
-        let table = Table { slots: None, nodes: vec![node.clone()] };
-        let link = Arc::new(Self::new(core, Some(node), table));
+        let link = Self::one_server(core, Some(first));
         link.wait_for_all(link.core.config.grace).await;
+        link
+    }
+
+    fn one_server(core: Arc<Core>, first: Option<Stream>) -> Arc<Self> {
+        let node = Node::open(&core, None, first);
+        let table = Table { slots: None, nodes: vec![node.clone()] };
+        Arc::new(Self::new(core, Some(node), table))
+    }
+
+    /// A link to the same servers with connections of its own. Waits for them for up to `patience`; those that are not
+    /// up then are still on their way.
+    pub(crate) async fn beside(&self, core: Arc<Core>, patience: Duration) -> Arc<Self> {
+        let link = match &self.single {
+            Some(_) => Self::one_server(core, None),
+            None => {
+                let link = Arc::new(Self::new(core, None, Table::default()));
+                if let Some(slots) = self.table.read().slots.clone() {
+                    link.adopt(slots);
+                }
+                link.core.table_stale.notify_one();
+                link.core.tasks.spawn(link.clone().keep_table());
+                link
+            }
+        };
+        link.wait_for_all(patience).await;
         link
     }
 
@@ -181,7 +205,8 @@ impl Link {
         request: Request<'_>,
         asking: bool,
     ) -> Result<(Answer, &'a Lane), Error> {
-        let limit = Instant::now() + self.core.config.grace;
+        let grace = self.core.config.grace;
+        let limit = Instant::now() + grace;
         let mut came_up = self.core.came_up.subscribe();
         loop {
             if self.core.closing.is_cancelled() {
@@ -189,7 +214,7 @@ impl Link {
             }
             match node.send(request, asking) {
                 Err(error) if error.code() == "DISCONNECTED" => {
-                    if timeout_at(limit, came_up.changed()).await.is_err() {
+                    if grace.is_zero() || timeout_at(limit, came_up.changed()).await.is_err() {
                         return Err(error);
                     }
                 }
@@ -233,14 +258,15 @@ impl Link {
         if let Some(node) = self.find(slot) {
             return Ok(node);
         }
-        let limit = Instant::now() + self.core.config.grace;
+        let grace = self.core.config.grace;
+        let limit = Instant::now() + grace;
         let mut came_up = self.core.came_up.subscribe();
         loop {
             self.core.table_stale.notify_one();
             if let Some(node) = self.find(slot) {
                 return Ok(node);
             }
-            if timeout_at(limit, came_up.changed()).await.is_err() {
+            if grace.is_zero() || timeout_at(limit, came_up.changed()).await.is_err() {
                 return Err(Error::not_connected("no node of the cluster serves this key now"));
             }
         }
@@ -285,7 +311,8 @@ impl Link {
     }
 
     fn all_up(&self) -> bool {
-        self.table.read().nodes.iter().all(|node| node.is_up())
+        let table = self.table.read();
+        !table.nodes.is_empty() && table.nodes.iter().all(|node| node.is_up())
     }
 
     /// Where nodes of the cluster listen: the known ones, then those of the configuration.
@@ -327,6 +354,11 @@ impl Link {
     /// Asks a node for the table and opens and closes connections accordingly.
     async fn look(&self) -> Result<(), Error> {
         let slots = self.ask_for_slots().await?;
+        self.adopt(slots);
+        Ok(())
+    }
+
+    fn adopt(&self, slots: SlotMap) {
         let nodes: Vec<_> = slots.primaries.iter().map(|address| self.node(address.clone())).collect();
         self.nodes.lock().retain(|address, node| {
             let stays = slots.primaries.contains(address);
@@ -343,7 +375,60 @@ impl Link {
         }
         // Those who wait for an owner look again.
         self.core.came_up.send_modify(|count| *count += 1);
-        Ok(())
+    }
+
+    /// Asks every server that is in use whether it is there and a primary, over the connection that callers use; of a
+    /// cluster also whether these are all. Errors: the first doubt.
+    pub(crate) async fn check(&self) -> Result<(), Error> {
+        let mut nodes = self.primaries();
+        if nodes.is_empty() {
+            return Err(Error::not_connected("no primary is known"));
+        }
+        // A slot that is moving leads to a node that may be in no table yet.
+        let others = self.nodes.lock().values().filter(|node| node.is_up()).cloned().collect::<Vec<_>>();
+        nodes.extend(others);
+        nodes.sort_by(|one, other| one.address.cmp(&other.address));
+        nodes.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        let checked = try_join(try_join_all(nodes.iter().map(|node| self.check_node(node))), self.check_table()).await;
+        match checked {
+            Err(_) if self.core.closing.is_cancelled() => Err(Error::closed()),
+            checked => checked.map(|_| ()),
+        }
+    }
+
+    async fn check_node(&self, node: &Node) -> Result<(), Error> {
+        let (answer, lane) = node.send(Request { head: &[b"ROLE"], keys: &[], args: &[] }, false)?;
+        let role = match answer.await.unwrap_or_else(|_| Err(Error::lost("the connection's task ended"))) {
+            Ok(role) => role.into_array()?,
+            // Whoever may not be asked for its role has answered all the same.
+            Err(error) if error.code() == "NOPERM" => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        match role.first().map(Value::as_str) {
+            Some(Ok("master")) => Ok(()),
+            _ => {
+                lane.is_read_only();
+                Err(Error::not_connected("the server is a replica"))
+            }
+        }
+    }
+
+    /// Whether a cluster still has the primaries that we know.
+    async fn check_table(&self) -> Result<(), Error> {
+        if !self.is_cluster() {
+            return Ok(());
+        }
+        let known = self.primaries();
+        let node = self.any(&known).ok_or_else(|| Error::not_connected("there is no connection to the cluster"))?;
+        let request = Request { head: &[b"CLUSTER", b"SLOTS"], keys: &[], args: &[] };
+        let host = node.address.as_ref().map_or("", |address| &address.host);
+        let slots = parse_slots(self.call_node(node, request, false).await?, host)?;
+        let is_known = |address: &Address| known.iter().any(|node| node.address.as_ref() == Some(address));
+        if slots.primaries.len() == known.len() && slots.primaries.iter().all(is_known) {
+            return Ok(());
+        }
+        self.core.table_stale.notify_one();
+        Err(Error::not_connected("the cluster has other primaries than before"))
     }
 
     async fn ask_for_slots(&self) -> Result<SlotMap, Error> {

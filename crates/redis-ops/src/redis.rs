@@ -41,11 +41,14 @@ struct Shared {
     facts: Arc<Mutex<Facts>>,
     topology: &'static str,
     pool: Arc<Pool>,
+    registry: Registry,
+    /// Of a tracked handle: the one it was made from, which stays open as long. Subscriptions and blocking reads are its.
+    parent: Option<Redis>,
     _closing: DropGuard,
 }
 
-/// These would hold up everybody who shares the connection.
-const BLOCKING: [&str; 17] = [
+/// These would hold up, or change the connection for, everybody who shares it.
+const BLOCKING: [&str; 20] = [
     "BLPOP",
     "BRPOP",
     "BRPOPLPUSH",
@@ -63,6 +66,9 @@ const BLOCKING: [&str; 17] = [
     "MULTI",
     "WATCH",
     "SELECT",
+    "HELLO",
+    "RESET",
+    "QUIT",
 ];
 
 impl Redis {
@@ -97,7 +103,23 @@ impl Redis {
         link.core.tasks.spawn(facts::keep_fresh(link.clone(), facts.clone()));
         let hub = Hub::new(link.clone());
         let pool = Pool::new(link.clone(), registry);
-        Ok(Self(Arc::new(Shared { link, hub, facts, topology, pool, _closing: closing })))
+        let registry = registry.clone();
+        Ok(Self(Arc::new(Shared { link, hub, facts, topology, pool, registry, parent: None, _closing: closing })))
+    }
+
+    /// The same Redis over the connections of `core`; waits for them for up to `patience`.
+    pub(crate) async fn beside(&self, core: Core, patience: Duration) -> Self {
+        let closing = core.closing.clone().drop_guard();
+        Self(Arc::new(Shared {
+            link: self.0.link.beside(Arc::new(core), patience).await,
+            hub: self.0.hub.clone(),
+            facts: self.0.facts.clone(),
+            topology: self.0.topology,
+            pool: self.0.pool.clone(),
+            registry: self.0.registry.clone(),
+            parent: Some(self.clone()),
+            _closing: closing,
+        }))
     }
 
     /// Runs a script by its SHA. Where Redis does not know it, nothing ran, and the source is sent instead, once; nothing
@@ -125,7 +147,13 @@ impl Redis {
     /// connection for everybody else.
     pub async fn command(&self, name: &'static str, key: Option<Bytes>, args: Vec<Bytes>) -> Result<Value, Error> {
         let blocks = |args: &[Bytes]| args.iter().any(|arg| arg.eq_ignore_ascii_case(b"BLOCK"));
-        if BLOCKING.contains(&name) || (matches!(name, "XREAD" | "XREADGROUP") && blocks(&args)) {
+        let changes = |args: &[Bytes]| {
+            args.first().is_some_and(|what| [&b"TRACKING"[..], b"REPLY"].iter().any(|it| what.eq_ignore_ascii_case(it)))
+        };
+        if BLOCKING.contains(&name)
+            || (name == "CLIENT" && changes(&args))
+            || (matches!(name, "XREAD" | "XREADGROUP") && blocks(&args))
+        {
             return Err(Error::Unusable(format!("{name} has no place on a shared connection").into()));
         }
         self.call(key.as_deref(), Request { head: &[name.as_bytes()], keys: &[], args: &args }).await
@@ -205,7 +233,9 @@ impl Redis {
     /// Ends all connections and tasks, and waits until they have ended. Calls in flight fail as lost.
     pub async fn close(&self) {
         let core = &self.0.link.core;
-        self.0.pool.close();
+        if self.0.parent.is_none() {
+            self.0.pool.close();
+        }
         core.closing.cancel();
         core.tasks.close();
         core.tasks.wait().await;
@@ -213,6 +243,14 @@ impl Redis {
 
     pub(crate) fn core(&self) -> &Core {
         &self.0.link.core
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.0.link
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.0.registry
     }
 
     pub(crate) fn is_cluster(&self) -> bool {

@@ -47,6 +47,19 @@ impl Stats {
         }
     }
 
+    /// The same commands, other connections.
+    pub(crate) fn tracked(&self, registry: &Registry) -> Self {
+        Self {
+            reconnects: registry.counter("tidegate_redis_tracked_reconnects_total", "Tracked connections made again."),
+            connected: registry.gauge("tidegate_redis_tracked_connected", "Tracked connections that are up."),
+            breaker: registry.gauge(
+                "tidegate_redis_tracked_breaker_state",
+                "Of the tracked connections: 0 closed, 1 half open, 2 open.",
+            ),
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn command(&self, took: Duration, outcome: Result<(), Class>) {
         let (counter, outcome) = match outcome {
             Ok(()) => (&self.ok, Outcome::Succeeded),

@@ -71,7 +71,7 @@ impl Redis {
     }
 
     /// Asks about each key: chunk by chunk at each node, all nodes at the same time.
-    async fn each<'a, T>(
+    pub(crate) async fn each<'a, T>(
         &'a self,
         keys: &'a [Bytes],
         ask: impl Fn(&'a Bytes) -> BoxFuture<'a, Result<T, Error>>,

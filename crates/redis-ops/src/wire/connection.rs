@@ -18,9 +18,11 @@ use tokio::io::AsyncWrite;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::resp::{Parser, encode};
+use super::dial::Opened;
+use super::resp::{Message, Parser, encode};
 use super::stream::Stream;
 use crate::error::Error;
+use crate::tracking::{Bond, Ears};
 use crate::value::Value;
 
 /// Bytes that may wait for the socket; beyond it callers are refused. 64 MiB: one batch of the largest jobs.
@@ -52,6 +54,8 @@ pub(crate) struct Connection(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    /// Of a tracked connection. First, so that it is dropped before those who wait.
+    bond: Option<Bond>,
     /// Held to append a request or take answers out, never across I/O.
     state: Mutex<State>,
     /// As many as wait in `state`, to be read without its lock.
@@ -82,8 +86,13 @@ struct Waiting {
 }
 
 impl Connection {
-    /// A connection over `stream`, and the work that moves its bytes until it ends; the work's result says why.
-    pub(crate) fn new(stream: Stream, waiting_max: usize) -> (Self, impl Future<Output = Box<str>> + Send) {
+    /// A connection over what was opened, and the work that moves its bytes until it ends; the work's result says why.
+    /// `ears` hear of it before this returns, and before anything is sent or heard over it.
+    pub(crate) fn new(
+        opened: Opened,
+        waiting_max: usize,
+        ears: Option<Arc<Ears>>,
+    ) -> (Self, impl Future<Output = Box<str>> + Send) {
         let state = State {
             out: BytesMut::new(),
             staged: 0,
@@ -94,12 +103,13 @@ impl Connection {
             ended: None,
         };
         let connection = Self(Arc::new(Shared {
+            bond: ears.map(Bond::new),
             state: Mutex::new(state),
             load: AtomicUsize::new(0),
             busy: Notify::new(),
             waiting_max,
         }));
-        let work = drive(connection.clone(), stream);
+        let work = drive(connection.clone(), opened);
         (connection, work)
     }
 
@@ -165,6 +175,12 @@ impl Connection {
         silence
     }
 
+    /// How long the first in line has waited.
+    pub(crate) fn longest_wait(&self, now: Instant) -> Duration {
+        let state = self.0.state.lock();
+        state.waiting.front().map_or(Duration::ZERO, |waiting| now.saturating_duration_since(waiting.since))
+    }
+
     /// Whether nobody waits.
     pub(crate) fn is_idle(&self) -> bool {
         self.0.load.load(Ordering::Relaxed) == 0
@@ -182,8 +198,16 @@ impl Connection {
         self.0.state.lock().answered
     }
 
-    /// Ends it: those who wait learn what is known, the work ends.
+    /// Who watches over it learns that it is no more; nobody else does yet.
+    pub(crate) fn give_up(&self) {
+        if let Some(bond) = &self.0.bond {
+            bond.lost();
+        }
+    }
+
+    /// Ends it: who watches over it hears first, then those who wait learn what is known; the work ends.
     pub(crate) fn end(&self, why: &str) {
+        self.give_up();
         let (waiting, staged, writer) = {
             let mut state = self.0.state.lock();
             state.ended.get_or_insert_with(|| why.into());
@@ -204,9 +228,13 @@ impl Connection {
     }
 }
 
-async fn drive(connection: Connection, stream: Stream) -> Box<str> {
-    let mut pump = Pump { stream, writing: BytesMut::new(), reading: BytesMut::new(), parser: Parser::default() };
-    let why = poll_fn(|cx| pump.poll(cx, &connection.0)).await;
+async fn drive(connection: Connection, opened: Opened) -> Box<str> {
+    let Opened { stream, unread } = opened;
+    let mut pump = Pump { stream, writing: BytesMut::new(), reading: unread, parser: Parser::default() };
+    let why = match pump.answer(&connection.0) {
+        Ok(()) => poll_fn(|cx| pump.poll(cx, &connection.0)).await,
+        Err(error) => error.to_string().into(),
+    };
     connection.end(&why);
     why
 }
@@ -280,35 +308,50 @@ impl Pump {
         }
     }
 
-    /// Gives every whole reply to whom it belongs.
+    /// Gives every whole reply to whom it belongs and every push to who watches, in the order in which they came.
     fn answer(&mut self, shared: &Shared) -> io::Result<()> {
         let mut replies = Vec::new();
-        let garbage = loop {
-            match self.parser.next(&mut self.reading) {
-                Ok(Some(reply)) => replies.push(reply),
-                Ok(None) => break false,
-                Err(_) => break true,
+        loop {
+            match (self.parser.next_message(&mut self.reading), &shared.bond) {
+                (Ok(Some(Message::Reply(reply))), _) => replies.push(reply),
+                (Ok(Some(Message::Push(push))), Some(bond)) => {
+                    deliver(std::mem::take(&mut replies), shared)?;
+                    bond.hear(push);
+                }
+                (Ok(None), _) => return deliver(replies, shared),
+                (Ok(Some(Message::Push(_))), None) | (Err(_), _) => {
+                    deliver(replies, shared)?;
+                    return Err(garbage());
+                }
             }
-        };
-        let mut callers = Vec::with_capacity(replies.len());
-        {
-            let mut state = shared.state.lock();
-            state.heard = Instant::now();
-            state.answered |= !replies.is_empty();
-            let sent = state.waiting.len() - state.staged;
-            let due = replies.len().min(sent);
-            callers.extend(state.waiting.drain(..due));
-            shared.load.store(state.waiting.len(), Ordering::Relaxed);
-        }
-        let unasked = replies.len() > callers.len();
-        for (waiting, reply) in callers.into_iter().zip(replies) {
-            if let Some(caller) = waiting.caller {
-                let _ = caller.send(reply);
-            }
-        }
-        match garbage || unasked {
-            true => Err(io::Error::other("what Redis sent is no reply to what was asked")),
-            false => Ok(()),
         }
     }
+}
+
+/// Wakes those whose turn it is.
+fn deliver(replies: Vec<Answer>, shared: &Shared) -> io::Result<()> {
+    let mut callers = Vec::with_capacity(replies.len());
+    {
+        let mut state = shared.state.lock();
+        state.heard = Instant::now();
+        state.answered |= !replies.is_empty();
+        let sent = state.waiting.len() - state.staged;
+        let due = replies.len().min(sent);
+        callers.extend(state.waiting.drain(..due));
+        shared.load.store(state.waiting.len(), Ordering::Relaxed);
+    }
+    let unasked = replies.len() > callers.len();
+    for (waiting, reply) in callers.into_iter().zip(replies) {
+        if let Some(caller) = waiting.caller {
+            let _ = caller.send(reply);
+        }
+    }
+    match unasked {
+        true => Err(garbage()),
+        false => Ok(()),
+    }
+}
+
+fn garbage() -> io::Error {
+    io::Error::other("what Redis sent is no reply to what was asked")
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -20,6 +20,19 @@ pub(crate) struct Dialer {
     tls: Option<Tls>,
 }
 
+/// A stream that is logged in, and what came over it that nobody read yet.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) stream: Stream,
+    pub(crate) unread: BytesMut,
+}
+
+impl From<Stream> for Opened {
+    fn from(stream: Stream) -> Self {
+        Self { stream, unread: BytesMut::new() }
+    }
+}
+
 /// Whom to dial.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Login<'a> {
@@ -33,6 +46,11 @@ impl Dialer {
     pub(crate) fn new(config: Arc<Config>) -> Result<Self, Error> {
         let tls = config.tls.as_ref().map(|tls| Tls::new(tls.ca.as_deref())).transpose()?;
         Ok(Self { config, tls })
+    }
+
+    /// The same whom to trust, other settings.
+    pub(crate) fn with_config(&self, config: Arc<Config>) -> Self {
+        Self { config, tls: self.tls.clone() }
     }
 
     /// A stream to the server (the primary that Sentinels name; of a cluster the first seed that answers), logged in.
@@ -86,6 +104,28 @@ impl Dialer {
         self.in_time(&what, opening).await
     }
 
+    /// Has Redis tell, over this very stream, what others do to keys that begin with one of `prefixes`.
+    pub(crate) async fn track(&self, mut stream: Stream, prefixes: &[Bytes]) -> Result<Opened, Error> {
+        let mut request: Vec<&[u8]> = vec![b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"NOLOOP"];
+        for prefix in prefixes {
+            request.extend([&b"PREFIX"[..], prefix]);
+        }
+        let turning_on = async {
+            let hello: [&[u8]; 4] = [b"HELLO", b"3", b"SETNAME", b"tidegate-tracked"];
+            exchange(&mut stream, &hello).await?;
+            let mut unread = BytesMut::new();
+            exchange_with(&mut stream, &request, &mut unread).await?;
+            Ok(unread)
+        };
+        let unread = self.in_time("Redis", turning_on).await.map_err(|error| match error {
+            Error::Answer { message, .. } => {
+                Error::Unusable(format!("it does not track keys for us: {message}").into())
+            }
+            other => other,
+        })?;
+        Ok(Opened { stream, unread })
+    }
+
     /// The name a certificate must bear. Nodes of a cluster go by their IP; where the URL gave a name, that counts.
     fn tls_name<'a>(&'a self, address: &'a Address) -> &'a str {
         let is_ip = |host: &str| host.parse::<std::net::IpAddr>().is_ok();
@@ -135,18 +175,23 @@ impl Dialer {
 
 /// One request and its reply on a stream that nobody else uses. Whatever goes wrong here, nothing of a caller was sent.
 pub(crate) async fn exchange(stream: &mut Stream, request: &[&[u8]]) -> Result<Value, Error> {
+    exchange_with(stream, request, &mut BytesMut::new()).await
+}
+
+/// As [`exchange`]; what came after the reply stays in `input`.
+async fn exchange_with(stream: &mut Stream, request: &[&[u8]], input: &mut BytesMut) -> Result<Value, Error> {
     let mut out = BytesMut::new();
     encode(&mut out, request.iter().copied());
     stream.write_all(&out).await.map_err(|error| refused("Redis", &error))?;
     stream.flush().await.map_err(|error| refused("Redis", &error))?;
-    let (mut parser, mut input) = (Parser::default(), BytesMut::new());
+    let mut parser = Parser::default();
     loop {
-        match parser.next(&mut input) {
+        match parser.next(input) {
             Ok(Some(reply)) => return reply,
             Ok(None) => {}
             Err(_) => return Err(Error::not_connected("what answers there is not Redis")),
         }
-        if stream.read_buf(&mut input).await.map_err(|error| refused("Redis", &error))? == 0 {
+        if stream.read_buf(input).await.map_err(|error| refused("Redis", &error))? == 0 {
             return Err(Error::not_connected("the connection was closed while it was being opened"));
         }
     }

@@ -12,7 +12,7 @@ mod slots;
 mod stream;
 
 pub(crate) use connection::{Connection, Request};
-pub(crate) use dial::{Dialer, exchange};
+pub(crate) use dial::{Dialer, Opened, exchange};
 pub(crate) use resp::{Parser, encode};
 pub(crate) use single::Single;
 pub(crate) use slots::{SlotMap, parse_slots, slot_of};

@@ -1,7 +1,16 @@
-//! RESP2: requests to bytes, bytes to replies.
+//! RESP: requests to bytes, bytes to replies and pushes. RESP2, and the types that RESP3 adds.
 //!
 //! Nothing in a reply is ever guessed from its contents: what a user stored cannot be mistaken for a redirection, a
-//! message or an error.
+//! message or an error. A push is what comes under the type of pushes (`>`), and nothing else is one.
+//!
+//! | RESP3 | is read as |
+//! |---|---|
+//! | map `%` | one array: key, value, key, value |
+//! | set `~` | an array |
+//! | boolean `#` | 1 or 0 |
+//! | big number `(` | its digits |
+//! | verbatim `=` | the text without its `txt:` |
+//! | blob error `!` | an error |
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -11,7 +20,7 @@ use crate::value::Value;
 /// Deeper replies than this are no replies of Redis to us.
 const DEPTH_MAX: usize = 32;
 /// `proto-max-bulk-len` of Redis by default.
-const BULK_MAX: i64 = 512 * 1024 * 1024;
+const BULK_MAX: usize = 512 * 1024 * 1024;
 /// Shorter strings are copied, so that keeping one does not keep the read buffer.
 const COPY_BELOW: usize = 256;
 /// A line (integer, status, error, length) longer than this is garbage.
@@ -36,12 +45,23 @@ pub(crate) fn encode<'a>(out: &mut BytesMut, parts: impl Iterator<Item = &'a [u8
     }
 }
 
+/// What came as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Message {
+    /// The answer to a request; they come in the order of the requests.
+    Reply(Result<Value, Error>),
+    /// What nobody asked for; only a connection that said `HELLO 3` gets any.
+    Push(Result<Value, Error>),
+}
+
 /// Reads replies as their bytes arrive; what was read once is not read again.
 #[derive(Debug, Default)]
 pub(crate) struct Parser {
     open: Vec<Level>,
     /// An error inside an array makes the whole reply that error.
     inner_error: Option<Error>,
+    /// What is open is a push.
+    in_push: bool,
 }
 
 #[derive(Debug)]
@@ -54,13 +74,33 @@ enum Item {
     Value(Value),
     Error(Error),
     Array(usize),
+    Push(usize),
 }
 
 impl Parser {
-    /// The next whole reply in `input`, taken out of it; `None` when more bytes are needed.
+    /// The next whole reply in `input`, taken out of it; `None` when more bytes are needed. For connections that asked
+    /// for no pushes: one is garbage there.
     pub(crate) fn next(&mut self, input: &mut BytesMut) -> Result<Option<Result<Value, Error>>, Garbage> {
-        while let Some(item) = read_item(input)? {
+        match self.next_message(input)? {
+            Some(Message::Reply(reply)) => Ok(Some(reply)),
+            Some(Message::Push(_)) => Err(Garbage),
+            None => Ok(None),
+        }
+    }
+
+    /// The next whole reply or push in `input`, taken out of it; `None` when more bytes are needed.
+    pub(crate) fn next_message(&mut self, input: &mut BytesMut) -> Result<Option<Message>, Garbage> {
+        while let Some(mut item) = read_item(input)? {
+            if let Item::Push(length) = item {
+                // Pushes come between replies, never inside one.
+                if !self.open.is_empty() {
+                    return Err(Garbage);
+                }
+                self.in_push = true;
+                item = Item::Array(length);
+            }
             let value = match item {
+                Item::Push(_) => return Err(Garbage),
                 Item::Array(length) if length > 0 => {
                     if self.open.len() == DEPTH_MAX {
                         return Err(Garbage);
@@ -70,14 +110,18 @@ impl Parser {
                 }
                 Item::Array(_) => Value::Array(Vec::new()),
                 Item::Value(value) => value,
-                Item::Error(error) if self.open.is_empty() => return Ok(Some(Err(error))),
+                Item::Error(error) if self.open.is_empty() => return Ok(Some(Message::Reply(Err(error)))),
                 Item::Error(error) => {
                     self.inner_error.get_or_insert(error);
                     Value::Nil
                 }
             };
             if let Some(whole) = self.close(value) {
-                return Ok(Some(self.inner_error.take().map_or(Ok(whole), Err)));
+                let whole = self.inner_error.take().map_or(Ok(whole), Err);
+                return Ok(Some(match std::mem::take(&mut self.in_push) {
+                    true => Message::Push(whole),
+                    false => Message::Reply(whole),
+                }));
             }
         }
         Ok(None)
@@ -105,22 +149,42 @@ fn read_item(input: &mut BytesMut) -> Result<Option<Item>, Garbage> {
         b':' => Item::Value(Value::Int(integer(line)?)),
         b'+' => Item::Value(Value::Bytes(status(line))),
         b'-' => Item::Error(Error::from_reply(&String::from_utf8_lossy(line))),
-        b'*' => match integer(line)? {
-            -1 => Item::Value(Value::Nil),
-            length => Item::Array(usize::try_from(length).map_err(|_| Garbage)?),
-        },
-        b'$' => match integer(line)? {
-            -1 => Item::Value(Value::Nil),
-            length if (0..=BULK_MAX).contains(&length) => return bulk(input, end + 2, length as usize),
-            _ => return Err(Garbage),
-        },
+        b'*' if line == b"-1" => Item::Value(Value::Nil),
+        b'*' | b'~' => Item::Array(length(line)?),
+        b'%' => Item::Array(length(line)?.checked_mul(2).ok_or(Garbage)?),
+        b'>' => Item::Push(length(line)?),
+        b'$' if line == b"-1" => Item::Value(Value::Nil),
+        b'$' | b'=' | b'!' => {
+            let (kind, length) = (input[0], length(line)?);
+            if length > BULK_MAX {
+                return Err(Garbage);
+            }
+            return bulk(input, end + 2, length)?.map(|bytes| read_bulk(kind, bytes)).transpose();
+        }
+        b'_' if line.is_empty() => Item::Value(Value::Nil),
+        b'#' if matches!(line, b"t" | b"f") => Item::Value(Value::Int(i64::from(line == b"t"))),
+        b',' => Item::Value(Value::Double(parse(line)?)),
+        b'(' if !line.is_empty() => Item::Value(Value::Bytes(Bytes::copy_from_slice(line))),
         _ => return Err(Garbage),
     };
     input.advance(end + 2);
     Ok(Some(item))
 }
 
-fn bulk(input: &mut BytesMut, head: usize, length: usize) -> Result<Option<Item>, Garbage> {
+fn read_bulk(kind: u8, mut bytes: Bytes) -> Result<Item, Garbage> {
+    match kind {
+        b'!' => Ok(Item::Error(Error::from_reply(&String::from_utf8_lossy(&bytes)))),
+        // `txt:` or `mkd:` says what kind of text it is.
+        b'=' if bytes.get(3) != Some(&b':') => Err(Garbage),
+        b'=' => {
+            bytes.advance(4);
+            Ok(Item::Value(Value::Bytes(bytes)))
+        }
+        _ => Ok(Item::Value(Value::Bytes(bytes))),
+    }
+}
+
+fn bulk(input: &mut BytesMut, head: usize, length: usize) -> Result<Option<Bytes>, Garbage> {
     let whole = head + length + 2;
     if input.len() < whole {
         input.reserve(whole - input.len());
@@ -139,7 +203,7 @@ fn bulk(input: &mut BytesMut, head: usize, length: usize) -> Result<Option<Item>
         bytes.truncate(length);
         bytes
     };
-    Ok(Some(Item::Value(Value::Bytes(bytes))))
+    Ok(Some(bytes))
 }
 
 /// Where the first line ends, without its `\r\n`.
@@ -154,6 +218,14 @@ fn line_end(input: &BytesMut) -> Result<Option<usize>, Garbage> {
 }
 
 fn integer(line: &[u8]) -> Result<i64, Garbage> {
+    parse(line)
+}
+
+fn length(line: &[u8]) -> Result<usize, Garbage> {
+    integer(line).and_then(|length| usize::try_from(length).map_err(|_| Garbage))
+}
+
+fn parse<T: std::str::FromStr>(line: &[u8]) -> Result<T, Garbage> {
     std::str::from_utf8(line).ok().and_then(|text| text.parse().ok()).ok_or(Garbage)
 }
 
