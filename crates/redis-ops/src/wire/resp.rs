@@ -274,20 +274,60 @@ mod tests {
         assert_eq!(read(&"*1\r\n".repeat(DEPTH_MAX + 1)), Err(Garbage));
     }
 
+    #[test]
+    fn the_types_of_resp3_are_read() {
+        let reads = |text: &str| read(text).unwrap().unwrap().unwrap();
+        assert_eq!(reads("_\r\n"), Value::Nil);
+        assert_eq!((reads("#t\r\n"), reads("#f\r\n")), (Value::Int(1), Value::Int(0)));
+        assert_eq!((reads(",1.5\r\n"), reads(",-inf\r\n")), (Value::Double(1.5), Value::Double(f64::NEG_INFINITY)));
+        assert_eq!(reads("(3492890328409238509324850943850943825024385\r\n").as_str().unwrap().len(), 43);
+        assert_eq!(reads("=8\r\ntxt:text\r\n"), bytes("text"));
+        assert_eq!(reads("~2\r\n:1\r\n:2\r\n"), Value::Array(vec![Value::Int(1), Value::Int(2)]));
+        assert_eq!(reads("%1\r\n+a\r\n%0\r\n"), Value::Array(vec![bytes("a"), Value::Array(Vec::new())]));
+        assert_eq!(read("!7\r\nOOM bad\r\n").unwrap().unwrap().unwrap_err().code(), "OOM");
+        for text in ["_1\r\n", "#x\r\n", ",x\r\n", "=3\r\ntxt\r\n", "(\r\n", "~-1\r\n", "%-1\r\n", ">-1\r\n", "!-1\r\n"]
+        {
+            assert_eq!(read(text), Err(Garbage), "{text:?}");
+        }
+        assert_eq!(read(&format!("%{}\r\n", u64::MAX)), Err(Garbage));
+    }
+
+    #[test]
+    fn a_push_is_what_has_the_type_of_one_and_stands_between_replies() {
+        let message = |text: &str| Parser::default().next_message(&mut BytesMut::from(text));
+        let push = ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n";
+        let said = Value::Array(vec![bytes("invalidate"), Value::Array(vec![bytes("a")])]);
+        assert_eq!(message(push), Ok(Some(Message::Push(Ok(said.clone())))));
+        assert_eq!(message(&push.replacen('>', "*", 1)), Ok(Some(Message::Reply(Ok(said)))));
+        assert_eq!(message(">0\r\n"), Ok(Some(Message::Push(Ok(Value::Array(Vec::new()))))));
+        assert!(matches!(message(">1\r\n-ERR x\r\n"), Ok(Some(Message::Push(Err(_))))));
+        assert_eq!(message(&format!("*2\r\n:1\r\n{push}")), Err(Garbage));
+        assert_eq!(read(push), Err(Garbage), "nobody asked for pushes there");
+    }
+
     fn replies() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Nil),
             any::<i64>().prop_map(Value::Int),
+            any::<f64>().prop_filter("equal to itself", |double| !double.is_nan()).prop_map(Value::Double),
             prop::collection::vec(any::<u8>(), 0..600).prop_map(|bytes| Value::Bytes(bytes.into())),
+            Just(bytes("invalidate")),
         ];
         leaf.prop_recursive(4, 40, 6, |inner| prop::collection::vec(inner, 0..6).prop_map(Value::Array))
+    }
+
+    fn messages() -> impl Strategy<Value = Message> {
+        prop_oneof![
+            replies().prop_map(|value| Message::Reply(Ok(value))),
+            prop::collection::vec(replies(), 0..6).prop_map(|values| Message::Push(Ok(Value::Array(values)))),
+        ]
     }
 
     fn write(out: &mut Vec<u8>, value: &Value) {
         match value {
             Value::Nil => out.extend(b"$-1\r\n"),
             Value::Int(int) => out.extend(format!(":{int}\r\n").bytes()),
-            Value::Double(_) => unreachable!("RESP2 has no doubles"),
+            Value::Double(double) => out.extend(format!(",{double}\r\n").bytes()),
             Value::Bytes(bytes) => {
                 out.extend(format!("${}\r\n", bytes.len()).bytes());
                 out.extend(bytes.iter());
@@ -302,24 +342,49 @@ mod tests {
 
     proptest! {
         #[test]
-        fn replies_survive_being_cut_anywhere(values in prop::collection::vec(replies(), 1..4), step in 1_usize..97) {
+        fn replies_and_pushes_survive_being_cut_anywhere_in_their_order(
+            messages in prop::collection::vec(messages(), 1..5),
+            step in 1_usize..97,
+        ) {
             let mut bytes = Vec::new();
-            values.iter().for_each(|value| write(&mut bytes, value));
+            for message in &messages {
+                let start = bytes.len();
+                let (Message::Reply(value) | Message::Push(value)) = message;
+                write(&mut bytes, value.as_ref().unwrap());
+                if matches!(message, Message::Push(_)) {
+                    bytes[start] = b'>';
+                }
+            }
             let (mut parser, mut input, mut seen) = (Parser::default(), BytesMut::new(), Vec::new());
             for piece in bytes.chunks(step) {
                 input.extend_from_slice(piece);
-                while let Some(reply) = parser.next(&mut input).unwrap() {
-                    seen.push(reply.unwrap());
+                while let Some(message) = parser.next_message(&mut input).unwrap() {
+                    seen.push(message);
                 }
             }
-            prop_assert_eq!(seen, values);
+            prop_assert_eq!(seen, messages);
+            prop_assert!(input.is_empty());
+        }
+
+        /// Whatever lies in a reply, also the bytes of a push, the reply is one reply.
+        #[test]
+        fn nothing_that_is_stored_becomes_a_push(values in prop::collection::vec(replies(), 0..4), in_array: bool) {
+            let mut stored = b">2\r\n$10\r\ninvalidate\r\n".to_vec();
+            write(&mut stored, &Value::Array(values));
+            let stored = Value::Bytes(stored.into());
+            let reply = if in_array { Value::Array(vec![bytes("invalidate"), stored]) } else { stored };
+            let mut input = Vec::new();
+            write(&mut input, &reply);
+            let mut input = BytesMut::from(&input[..]);
+            prop_assert_eq!(Parser::default().next_message(&mut input), Ok(Some(Message::Reply(Ok(reply)))));
             prop_assert!(input.is_empty());
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut input = BytesMut::from(&bytes[..]);
-            while let Ok(Some(_)) = Parser::default().next(&mut input) {}
+            let mut parser = Parser::default();
+            while let Ok(Some(_)) = parser.next_message(&mut input) {}
         }
     }
 }

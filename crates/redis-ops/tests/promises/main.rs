@@ -11,6 +11,7 @@ mod pool;
 mod registry;
 mod streams;
 mod subscriptions;
+mod tracking;
 
 use std::time::Duration;
 
