@@ -1,0 +1,116 @@
+//! Loads under way: one per key, shared by everybody who wants its result.
+
+use std::sync::{Arc, OnceLock};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::error::Error;
+use crate::key::KeyRef;
+use crate::tier1::{Stamp, Tag};
+
+/// What a load brings.
+#[derive(Clone, Debug)]
+pub(crate) struct Landing<V> {
+    /// A value, or that there is none.
+    pub(crate) value: Option<V>,
+    /// Whether the loader said so, or Redis had it.
+    pub(crate) loaded: bool,
+}
+
+type Landed<V> = Result<Landing<V>, Error>;
+
+/// One load. It lands once; whoever waits for it may leave without harm to the others.
+#[derive(Debug)]
+pub(crate) struct Flight<V> {
+    landed: OnceLock<Landed<V>>,
+    done: Notify,
+    /// The version it began under and the tags of its value: who comes after a change of these does not join.
+    pub(crate) stamp: Stamp,
+    pub(crate) tags: Tag,
+}
+
+impl<V: Clone> Flight<V> {
+    pub(crate) fn new(stamp: Stamp, tags: Tag) -> Arc<Self> {
+        Arc::new(Self { landed: OnceLock::new(), done: Notify::new(), stamp, tags })
+    }
+
+    /// Gives everybody the result; the first one counts.
+    pub(crate) fn land(&self, result: Landed<V>) {
+        let _ = self.landed.set(result);
+        self.done.notify_waiters();
+    }
+
+    /// The result. Cancel-safe.
+    pub(crate) async fn landed(&self) -> Landed<V> {
+        loop {
+            let done = self.done.notified();
+            if let Some(result) = self.landed.get() {
+                return result.clone();
+            }
+            done.await;
+        }
+    }
+}
+
+const SHARDS: usize = 64;
+
+/// All flights, by key.
+#[derive(Debug)]
+pub(crate) struct Flights<V>(Box<[Mutex<Shard<V>>]>);
+
+type Shard<V> = HashMap<Box<str>, Arc<Flight<V>>, RandomState>;
+
+impl<V: Clone> Flights<V> {
+    pub(crate) fn new() -> Self {
+        Self((0..SHARDS).map(|_| Mutex::default()).collect())
+    }
+
+    fn shard(&self, hash: u64) -> &Mutex<Shard<V>> {
+        &self.0[(hash >> 40) as usize % SHARDS]
+    }
+
+    /// The flight of a key if it still `stands`, else the one that `start` makes; whether it was made now.
+    pub(crate) fn join(
+        &self,
+        key: KeyRef<'_>,
+        stands: impl FnOnce(&Flight<V>) -> bool,
+        start: impl FnOnce() -> Arc<Flight<V>>,
+    ) -> (Arc<Flight<V>>, bool) {
+        let mut shard = self.shard(key.hash).lock();
+        match shard.entry_ref(key.text) {
+            EntryRef::Occupied(mut known) => match stands(known.get()) {
+                true => (known.get().clone(), false),
+                false => {
+                    let flight = start();
+                    known.insert(flight.clone());
+                    (flight, true)
+                }
+            },
+            EntryRef::Vacant(free) => {
+                let flight = start();
+                free.insert(flight.clone());
+                (flight, true)
+            }
+        }
+    }
+
+    /// The key was changed: who comes from now on does not join what is under way.
+    pub(crate) fn detach(&self, key: KeyRef<'_>) {
+        let mut shard = self.shard(key.hash).lock();
+        if !shard.is_empty() {
+            shard.remove(key.text);
+        }
+    }
+
+    /// A flight is over.
+    pub(crate) fn end(&self, key: KeyRef<'_>, flight: &Arc<Flight<V>>) {
+        let mut shard = self.shard(key.hash).lock();
+        if shard.get(key.text).is_some_and(|known| Arc::ptr_eq(known, flight)) {
+            shard.remove(key.text);
+        }
+    }
+}

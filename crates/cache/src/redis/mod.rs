@@ -1,0 +1,491 @@
+//! Tier 2: values on Redis, shared by all processes, and what keeps tier 1 true.
+//!
+//! One tracked link per node carries questions, answers, and what Redis tells of others' changes, in Redis's own order.
+//! What changed widely (everything, a prefix, a tag) is not looked for but *known*: every value on Redis says under which
+//! generation, sequence and tags it was begun, and whoever reads it compares.
+
+mod docs;
+mod hear;
+mod hold;
+mod keys;
+mod record;
+mod scripts;
+mod session;
+mod sweep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tidegate_redis_ops::{BreakerConfig, Coalescer, Redis, Tracking, Value};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::millis;
+use crate::compress::Packed;
+use crate::config::Config;
+use crate::error::Error;
+use crate::key::KeyRef;
+use crate::stats::Metrics;
+use crate::tier1::{Tag, Tier1};
+use hear::{Ear, Rings};
+use keys::Keys;
+use record::{Header, Payload, Record};
+use session::{Session, Sessions};
+use sweep::Sweeps;
+
+pub use docs::redis_reference;
+pub(crate) use hear::Changes;
+
+/// How long a lease holds after its holder was last heard of: as long as others wait for a process that died.
+const LEASE: Duration = Duration::from_secs(3);
+/// Keys asked for in one round trip.
+const BATCH: usize = 1000;
+
+/// What Redis has of a key.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A value, past its TTL perhaps, that nothing has invalidated.
+    Alive(Alive),
+    /// Something that nobody may be given, and the id it was written under.
+    Dead(Vec<u8>),
+    Absent,
+}
+
+/// A value of Redis. Instants are those of this process's clock.
+#[derive(Debug)]
+pub(crate) struct Alive {
+    pub(crate) id: Vec<u8>,
+    pub(crate) payload: Option<Packed>,
+    pub(crate) fresh_until: u64,
+    pub(crate) stale_for: u64,
+    pub(crate) tags: Tag,
+    now: u64,
+}
+
+impl Alive {
+    /// How long it has been past its TTL; zero: it is fresh.
+    pub(crate) fn past(&self) -> u64 {
+        self.now.saturating_sub(self.fresh_until)
+    }
+}
+
+/// What a value depends on, as it was before the value was made.
+#[derive(Clone, Debug)]
+pub(crate) struct Opening {
+    generation: u64,
+    sequence: u64,
+    tags: Vec<(Box<str>, u64)>,
+}
+
+/// A value to be kept.
+#[derive(Debug)]
+pub(crate) struct Write {
+    pub(crate) key: Box<str>,
+    pub(crate) payload: Option<Packed>,
+    pub(crate) fresh: u64,
+    pub(crate) stale: u64,
+    pub(crate) opening: Opening,
+}
+
+/// The right to load a value.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    pub(crate) token: Bytes,
+    pub(crate) opening: Opening,
+}
+
+/// Whether it is our turn to load.
+#[derive(Debug)]
+pub(crate) enum Lease {
+    Granted(Bytes),
+    /// Somebody else loads, and has so long left before others may.
+    Busy(Duration),
+    /// Redis has another value than the one that was seen.
+    Changed,
+}
+
+/// A cheap clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Tier2(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    redis: Redis,
+    keys: Arc<Keys>,
+    sessions: Arc<Sessions>,
+    rings: Arc<Rings>,
+    local: Arc<dyn Local>,
+    reads: Coalescer<Bytes, Result<Option<Bytes>, tidegate_redis_ops::Error>>,
+    metrics: Arc<Metrics>,
+    timeout: Duration,
+    tag_life: u64,
+    prefixes_max: usize,
+    is_cluster: bool,
+    sweeps: Arc<Sweeps>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Tier 1, as Redis sees it.
+pub(crate) trait Local: Send + Sync + std::fmt::Debug + 'static {
+    fn forget(&self, key: &str);
+    fn forget_tag(&self, tag: &str);
+    fn forget_prefix(&self, prefix: &str);
+    fn flush(&self);
+    fn hold(&self, tags: &[(Box<str>, u64)]) -> Tag;
+    fn stamp(&self) -> u64;
+    fn now(&self) -> u64;
+}
+
+impl<V: Clone + Send + Sync + 'static> Local for Tier1<V> {
+    fn forget(&self, key: &str) {
+        self.forget(self.key(key));
+    }
+
+    fn forget_tag(&self, tag: &str) {
+        self.forget_tag(tag);
+    }
+
+    fn forget_prefix(&self, prefix: &str) {
+        self.forget_prefix(prefix);
+    }
+
+    fn flush(&self) {
+        self.flush();
+    }
+
+    fn hold(&self, tags: &[(Box<str>, u64)]) -> Tag {
+        self.tags.hold(tags.iter().map(|(tag, _)| &**tag))
+    }
+
+    fn stamp(&self) -> u64 {
+        self.stamp()
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.now()
+    }
+}
+
+/// A number in 0..=1.
+pub(crate) fn chance() -> f64 {
+    random() as f64 / u64::MAX as f64
+}
+
+/// A number nobody else has.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| {
+        use std::hash::BuildHasher;
+        std::hash::RandomState::new().hash_one(std::time::SystemTime::now())
+    })
+}
+
+/// One that is never zero, which means: not known.
+fn fresh_generation() -> u64 {
+    random().max(1)
+}
+
+fn decimal(number: u64) -> Bytes {
+    Bytes::copy_from_slice(itoa::Buffer::new().format(number).as_bytes())
+}
+
+fn number(value: &Value) -> Result<u64, Error> {
+    let text = value.as_str();
+    match text.map(str::parse::<u64>) {
+        Ok(Ok(number)) => Ok(number),
+        _ => Ok(u64::try_from(value.as_int()?).unwrap_or(0)),
+    }
+}
+
+impl Tier2 {
+    pub(crate) async fn connect(
+        redis: &Redis,
+        config: &Config,
+        local: Arc<dyn Local>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Error> {
+        let keys = Arc::new(Keys::new(config));
+        let sessions = Arc::new(Sessions::new(config));
+        let rings = Arc::new(Rings::default());
+        let ear = Ear::new(&keys, &sessions, &rings, &local, &metrics, config.planted);
+        let tracking = Tracking {
+            command_timeout: config.redis_timeout,
+            breaker: BreakerConfig { consecutive: 5, open_max: Duration::from_millis(500), ..BreakerConfig::default() },
+            ..Tracking::new(keys.tracked())
+        };
+        let redis = redis.track(tracking, Arc::new(ear)).await?;
+        let is_cluster = redis.health().topology == "cluster";
+        let asked = redis.clone();
+        let reads = Coalescer::new(
+            BATCH,
+            |_: &Bytes| 1,
+            move |keys: Vec<Bytes>| {
+                let redis = asked.clone();
+                async move {
+                    match redis.get_many(&keys).await {
+                        Ok(values) => values.into_iter().map(Ok).collect(),
+                        Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
+                    }
+                }
+            },
+        );
+        let tier2 = Self(Arc::new(Inner {
+            redis,
+            keys,
+            sessions,
+            rings,
+            local,
+            reads,
+            metrics,
+            timeout: config.redis_timeout,
+            tag_life: millis(config.ttl).saturating_mul(2),
+            prefixes_max: config.prefixes_max,
+            is_cluster,
+            sweeps: Arc::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }));
+        tier2.0.tasks.spawn(session::keep_verified(Arc::downgrade(&tier2.0), tier2.0.stop.clone()));
+        tier2.0.tasks.spawn(sweep::keep_swept(Arc::downgrade(&tier2.0), tier2.0.stop.clone()));
+        Ok(tier2)
+    }
+
+    /// Whether tier 1 may be believed: nothing that others changed more than H ago is unheard of.
+    #[inline]
+    pub(crate) fn is_verified(&self, now: u64) -> bool {
+        self.0.sessions.is_verified(now)
+    }
+
+    /// The link that others' changes to a key are heard over; to be taken before the key is looked at.
+    pub(crate) fn changes_of(&self, key: &str) -> Changes {
+        self.0.rings.of(key)
+    }
+
+    /// What a value made from now on depends on.
+    pub(crate) async fn open(&self, tags: &Tag, lives: u64) -> Result<Opening, Error> {
+        let inner = &self.0;
+        let session = inner.verified_session().await?;
+        let generations = join_all(tags.iter().map(|tag| async move {
+            if let Some(generation) = tag.generation() {
+                return Ok((tag.name.clone(), generation));
+            }
+            let stamp = inner.local.stamp();
+            let life = lives.saturating_mul(2).max(inner.tag_life);
+            let args = [decimal(fresh_generation()), decimal(life)];
+            let reply = inner.redis.run(&scripts::TAG, &[inner.keys.tag(&tag.name)], &args).await?;
+            let generation = number(&reply)?;
+            tag.learn(generation, stamp);
+            Ok::<_, Error>((tag.name.clone(), generation))
+        }));
+        let tags = generations.await.into_iter().collect::<Result<_, _>>()?;
+        Ok(Opening { generation: session.generation, sequence: session.sequence, tags })
+    }
+
+    pub(crate) async fn read(&self, key: KeyRef<'_>) -> Result<Found, Error> {
+        let inner = &self.0;
+        inner.session().await?;
+        let name = inner.keys.value(key.text);
+        let bytes = inner.reads.submit(name).await.ok_or(Error::Closed)??;
+        let Some(found) = self.judge(key.text, bytes).await? else { return Ok(Found::Absent) };
+        Ok(found)
+    }
+
+    pub(crate) async fn read_many(&self, keys: &[KeyRef<'_>]) -> Result<Vec<Found>, Error> {
+        let inner = &self.0;
+        inner.session().await?;
+        let names: Vec<Bytes> = keys.iter().map(|key| inner.keys.value(key.text)).collect();
+        let values = inner.redis.get_many(&names).await?;
+        let mut found = Vec::with_capacity(keys.len());
+        for (key, bytes) in keys.iter().zip(values) {
+            found.push(self.judge(key.text, bytes).await?.unwrap_or(Found::Absent));
+        }
+        Ok(found)
+    }
+
+    /// Whether what lies on Redis may be given, by what is known *now*: the link it came over may be gone already.
+    async fn judge(&self, key: &str, bytes: Option<Bytes>) -> Result<Option<Found>, Error> {
+        let Some(bytes) = bytes else { return Ok(None) };
+        let inner = &self.0;
+        let session = inner.session().await?;
+        let id = record::id(&bytes);
+        let Some(Record { header, payload }) = record::read(&bytes) else {
+            inner.metrics.unreadable.inc();
+            return Ok(Some(Found::Dead(id)));
+        };
+        if header.generation != session.generation || session.covers(key, header.sequence) {
+            return Ok(Some(Found::Dead(id)));
+        }
+        let tags = inner.local.hold(&header.tags);
+        for (tag, (_, generation)) in tags.iter().zip(&header.tags) {
+            let current = match tag.generation() {
+                Some(current) => current,
+                None => {
+                    let stamp = inner.local.stamp();
+                    let name = inner.keys.tag(&tag.name);
+                    let reply = inner.redis.command("GET", Some(name.clone()), vec![name]).await?;
+                    if reply.is_nil() {
+                        return Ok(Some(Found::Dead(id)));
+                    }
+                    let current = number(&reply)?;
+                    tag.learn(current, stamp);
+                    current
+                }
+            };
+            if current != *generation {
+                return Ok(Some(Found::Dead(id)));
+            }
+        }
+        let now = inner.local.now();
+        let fresh_until = session.local(header.fresh_until);
+        if now >= fresh_until.saturating_add(header.stale_for) {
+            return Ok(Some(Found::Dead(id)));
+        }
+        let stale_for = header.stale_for;
+        Ok(Some(Found::Alive(Alive { id, payload, fresh_until, stale_for, tags, now })))
+    }
+
+    pub(crate) async fn write_many(&self, writes: Vec<Write>) -> Result<(), Error> {
+        let mut failure = None;
+        let mut writes = writes.into_iter();
+        loop {
+            let chunk: Vec<Write> = writes.by_ref().take(BATCH).collect();
+            if chunk.is_empty() {
+                return failure.map_or(Ok(()), Err);
+            }
+            let done = join_all(chunk.into_iter().map(|write| self.write(write, Bytes::new()))).await;
+            for error in done.into_iter().filter_map(Result::err) {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+
+    /// Keeps what was loaded under a lease; `false`: the lease is lost, as the key was changed.
+    pub(crate) async fn fill(&self, token: &Bytes, write: Write) -> Result<bool, Error> {
+        let session = self.0.verified_session().await?;
+        let opening = &write.opening;
+        let stands = opening.generation == session.generation
+            && opening.sequence >= session.unlisted
+            && !session.covers(&write.key, opening.sequence);
+        match stands {
+            true => self.write(write, token.clone()).await,
+            false => Ok(false),
+        }
+    }
+
+    async fn write(&self, write: Write, token: Bytes) -> Result<bool, Error> {
+        let inner = &self.0;
+        let session = inner.session().await?;
+        let Write { key, payload, fresh, stale, opening } = write;
+        let now = session.remote(inner.local.now());
+        let header = Header {
+            generation: opening.generation,
+            sequence: opening.sequence,
+            fresh_until: now.saturating_add(fresh),
+            stale_for: stale,
+            tags: opening.tags,
+            payload: match &payload {
+                None => Payload::Nothing,
+                Some(Packed { unpacked: None, .. }) => Payload::Plain,
+                Some(Packed { unpacked: Some(length), .. }) => Payload::Zstd(*length),
+            },
+        };
+        let bytes = payload.map(|packed| packed.bytes).unwrap_or_default();
+        let record = record::write(&header, random(), &bytes);
+        let names = [inner.keys.value(&key), inner.keys.lease(&key)];
+        let life = (fresh + stale).max(1);
+        // Later than this its caller has been told that nobody knows, and it must not come true any more.
+        let latest = now + millis(inner.timeout) + LATE_MS;
+        let args = [record, decimal(life), decimal(latest), token];
+        match inner.redis.run(&scripts::WRITE, &names, &args).await?.as_int()? {
+            1 => Ok(true),
+            -1 => Ok(false),
+            // Or the clock of Redis was set: ask for it again.
+            _ => {
+                inner.sessions.unknown();
+                Err(Error::Late)
+            }
+        }
+    }
+
+    pub(crate) async fn lease(&self, key: KeyRef<'_>, seen: &[u8]) -> Result<Lease, Error> {
+        let inner = &self.0;
+        let token = Bytes::from(format!("{:016x}", random()));
+        let names = [inner.keys.value(key.text), inner.keys.lease(key.text)];
+        let args = [token.clone(), decimal(millis(LEASE)), Bytes::copy_from_slice(seen)];
+        let reply = inner.redis.run(&scripts::LEASE, &names, &args).await?.into_array()?;
+        let word = |at: usize| reply.get(at).map_or(Ok(0), Value::as_int);
+        Ok(match word(0)? {
+            1 => Lease::Granted(token),
+            2 => Lease::Changed,
+            _ => Lease::Busy(Duration::from_millis(u64::try_from(word(1)?).unwrap_or(0).max(1))),
+        })
+    }
+
+    /// Deletes values; how many there were.
+    pub(crate) async fn delete(&self, keys: &[&str]) -> Result<u64, Error> {
+        let inner = &self.0;
+        let delete = |keys: &[&str]| {
+            let values = keys.iter().map(|key| inner.keys.value(key));
+            let names: Vec<Bytes> = values.chain(keys.iter().map(|key| inner.keys.lease(key))).collect();
+            async move { inner.redis.run(&scripts::DELETE, &names, []).await?.as_int().map(|count| count as u64) }
+        };
+        // Keys of one script lie in one slot; nothing binds these together but that they were named together.
+        let chunk = if inner.is_cluster { 1 } else { DELETE_BATCH };
+        let done = join_all(keys.chunks(chunk).map(delete)).await;
+        Ok(done.into_iter().collect::<Result<Vec<u64>, _>>()?.iter().sum())
+    }
+
+    /// All that bears one of these is dead.
+    pub(crate) async fn change_tags(&self, tags: &[&str]) -> Result<(), Error> {
+        let inner = &self.0;
+        let change = |tag: &&str| {
+            let name = inner.keys.tag(tag);
+            let args = vec![name.clone(), decimal(fresh_generation()), Bytes::from("PX"), decimal(inner.tag_life)];
+            inner.redis.command("SET", Some(name), args)
+        };
+        for done in join_all(tags.iter().map(change)).await {
+            done?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn save_hottest(&self, keys: &[Box<str>]) -> Result<(), Error> {
+        let text = serde_json::to_vec(keys).unwrap_or_default();
+        let name = self.0.keys.hottest.clone();
+        let args = vec![name.clone(), text.into(), Bytes::from("EX"), Bytes::from("604800")];
+        self.0.redis.command("SET", Some(name), args).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn saved_hottest(&self) -> Result<Vec<String>, Error> {
+        let name = self.0.keys.hottest.clone();
+        let reply = self.0.redis.command("GET", Some(name.clone()), vec![name]).await?.into_bytes_or_nil()?;
+        Ok(reply.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default())
+    }
+
+    pub(crate) async fn close(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+        self.0.redis.close().await;
+    }
+}
+
+/// Beyond the deadline of a call: clocks are not read at the same instant.
+const LATE_MS: u64 = 20;
+/// Keys deleted by one script: so many take well under a millisecond.
+const DELETE_BATCH: usize = 250;
+
+impl Inner {
+    async fn session(&self) -> Result<Arc<Session>, Error> {
+        self.sessions.current(self).await
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

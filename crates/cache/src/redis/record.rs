@@ -1,0 +1,109 @@
+//! A value as it lies on Redis: what it depends on, until when it is of use, and its bytes.
+//!
+//! ```text
+//! 1 byte    version of this layout
+//! 8 bytes   a random number, another for each write: who loads anew names the one it found
+//! postcard  Header
+//! the rest  the bytes of the value, compressed where the header says so
+//! ```
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::compress::Packed;
+
+const VERSION: u8 = 1;
+/// Where the header begins.
+const HEAD: usize = 1 + ID_BYTES;
+/// Bytes of the number.
+pub(super) const ID_BYTES: usize = 8;
+
+/// What a value depends on and how long it lives. Instants are milliseconds of the clock of Redis.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Header {
+    pub(super) generation: u64,
+    pub(super) sequence: u64,
+    pub(super) fresh_until: u64,
+    pub(super) stale_for: u64,
+    /// Tags and the generation of each.
+    pub(super) tags: Vec<(Box<str>, u64)>,
+    pub(super) payload: Payload,
+}
+
+/// How the rest is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Payload {
+    /// There is no such thing, as a loader said.
+    Nothing,
+    Plain,
+    /// zstd; so many bytes unpacked.
+    Zstd(u32),
+}
+
+/// A record that could be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) header: Header,
+    pub(super) payload: Option<Packed>,
+}
+
+/// The number a record was written under; of something else that lies there, its first bytes.
+pub(super) fn id(bytes: &[u8]) -> Vec<u8> {
+    bytes[1.min(bytes.len())..HEAD.min(bytes.len())].to_vec()
+}
+
+/// The bytes of a record.
+pub(super) fn write(header: &Header, id: u64, payload: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(HEAD + 64 + payload.len());
+    bytes.push(VERSION);
+    bytes.extend_from_slice(&id.to_be_bytes());
+    // Writing to memory does not fail.
+    let mut bytes = postcard::to_extend(header, bytes).unwrap_or_default();
+    bytes.extend_from_slice(payload);
+    bytes.into()
+}
+
+/// The record of bytes; `None` for what is none of ours.
+pub(super) fn read(bytes: &Bytes) -> Option<Record> {
+    let body = bytes.get(HEAD..)?;
+    if bytes[0] != VERSION {
+        return None;
+    }
+    let (header, rest): (Header, &[u8]) = postcard::take_from_bytes(body).ok()?;
+    let rest = bytes.slice_ref(rest);
+    let payload = match header.payload {
+        Payload::Nothing => None,
+        Payload::Plain => Some(Packed { bytes: rest, unpacked: None }),
+        Payload::Zstd(length) => Some(Packed { bytes: rest, unpacked: Some(length) }),
+    };
+    Some(Record { header, payload })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn records_come_back(
+            numbers in any::<(u64, u64, u64, u64, u64)>(),
+            tags in prop::collection::vec(("\\PC{0,10}", any::<u64>()), 0..4),
+            bytes in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let (generation, sequence, fresh_until, stale_for, number) = numbers;
+            let tags = tags.into_iter().map(|(tag, number)| (tag.into(), number)).collect();
+            let header = Header { generation, sequence, fresh_until, stale_for, tags, payload: Payload::Plain };
+            let written = write(&header, number, &bytes);
+            prop_assert_eq!(id(&written), number.to_be_bytes());
+            let payload = Some(Packed { bytes: bytes.into(), unpacked: None });
+            prop_assert_eq!(read(&written), Some(Record { header, payload }));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = (id(&bytes), read(&bytes.into()));
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Tier 1: values in memory, and what decides whether one may still be given.
+//!
+//! Two questions are kept apart. *Was this key changed?* is answered by removing it, and by the epoch of its stripe, which
+//! keeps a fill from storing what was read before the change. *Was something changed that covers this key?* (a tag, a
+//! prefix, everything) is answered on reading, by comparing the version an entry was begun under with those of later
+//! changes: O(1) for whoever changes, however many entries are covered.
+
+mod engine;
+mod entry;
+mod stripes;
+mod sweep;
+mod tags;
+mod wide;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::config::{Config, Planted};
+use crate::flight::Flights;
+use crate::key::KeyRef;
+use crate::stats::Metrics;
+use engine::Engine;
+use stripes::Stripes;
+use wide::Wide;
+
+pub(crate) use entry::Entry;
+pub(crate) use tags::{Tag, Tags};
+pub(crate) use wide::Stamp;
+
+/// What a fill was begun under: it is kept only if nothing that covers its key has changed since.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket {
+    epoch: u64,
+    pub(crate) stamp: Stamp,
+    /// When.
+    pub(crate) at: u64,
+}
+
+pub(crate) struct Tier1<V> {
+    engine: Engine<V>,
+    stripes: Stripes,
+    wide: Wide,
+    pub(crate) tags: Tags,
+    /// Loads under way: whoever comes after a change of a key does not join the one that began before.
+    pub(crate) flights: Flights<V>,
+    pub(crate) clock: Clock,
+    hasher: RandomState,
+    pub(crate) metrics: Arc<Metrics>,
+    planted: Planted,
+    prefixes_max: usize,
+    /// When the first entry that is known of dies; `u64::MAX`: none is known.
+    next_death: AtomicU64,
+    /// Rung when that moved closer.
+    sooner: Notify,
+    /// Held by the one sweep that runs.
+    sweeping: Mutex<()>,
+}
+
+impl<V> fmt::Debug for Tier1<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tier1").field("wide", &self.wide).finish_non_exhaustive()
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> Tier1<V> {
+    pub(crate) fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
+        Self {
+            engine: Engine::new(config, &metrics),
+            stripes: Stripes::new(config.entries_max),
+            wide: Wide::new(),
+            tags: Tags::default(),
+            flights: Flights::new(),
+            clock: config.clock.clone(),
+            hasher: RandomState::default(),
+            metrics,
+            planted: config.planted,
+            prefixes_max: config.prefixes_max,
+            next_death: AtomicU64::new(u64::MAX),
+            sooner: Notify::new(),
+            sweeping: Mutex::new(()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn key<'a>(&self, text: &'a str) -> KeyRef<'a> {
+        KeyRef::new(text, &self.hasher)
+    }
+
+    /// The entry of a key, if nothing that covers it changed since it was begun; it may be past its TTL.
+    #[inline]
+    pub(crate) fn get(&self, key: KeyRef<'_>, now: u64) -> Option<Entry<V>> {
+        let entry = self.engine.get(&key)?;
+        (now < entry.dies_at() && self.stands(key, &entry)).then_some(entry)
+    }
+
+    #[inline]
+    fn stands(&self, key: KeyRef<'_>, entry: &Entry<V>) -> bool {
+        self.wide.stands(key, entry.stamp) && entry.tags.stand(entry.stamp)
+    }
+
+    /// Whether something a caller may join still stands: a load that was begun under `stamp`.
+    pub(crate) fn still_stands(&self, key: KeyRef<'_>, stamp: Stamp, tags: &Tag) -> bool {
+        self.wide.stands(key, stamp) && tags.stand(stamp)
+    }
+
+    /// To be taken before anything is read that may be kept.
+    pub(crate) fn ticket(&self, key: KeyRef<'_>) -> Ticket {
+        let stamp = self.wide.now();
+        Ticket { epoch: *self.stripes.lock(key.hash), stamp, at: self.clock.now() }
+    }
+
+    /// Keeps what was read under a ticket, unless it may have changed since; whether it is kept.
+    pub(crate) fn fill(&self, key: KeyRef<'_>, ticket: Ticket, mut entry: Entry<V>) -> bool {
+        entry.stamp = ticket.stamp;
+        let dies_at = entry.dies_at();
+        {
+            let epoch = self.stripes.lock(key.hash);
+            let unchanged = *epoch == ticket.epoch && self.wide.admits(key, ticket.stamp);
+            if !unchanged && self.planted != Planted::NoFillGuard {
+                self.metrics.raced.inc();
+                return false;
+            }
+            self.engine.insert(key, entry);
+        }
+        self.dies_at(dies_at);
+        true
+    }
+
+    /// Forgets a key; what is being read of it now will not be kept, and nobody joins its load. The value that could still
+    /// have been given.
+    pub(crate) fn forget(&self, key: KeyRef<'_>) -> Option<V> {
+        let forgotten = {
+            let mut epoch = self.stripes.lock(key.hash);
+            *epoch += 1;
+            self.engine.remove(&key)
+        };
+        self.flights.detach(key);
+        let entry = forgotten?;
+        let alive = self.clock.now() < entry.dies_at() && self.stands(key, &entry);
+        entry.value.filter(|_| alive)
+    }
+
+    /// Keeps a value where there is nothing but this tier.
+    pub(crate) fn put(&self, key: KeyRef<'_>, mut entry: Entry<V>) {
+        let dies_at = entry.dies_at();
+        {
+            let mut epoch = self.stripes.lock(key.hash);
+            *epoch += 1;
+            entry.stamp = self.wide.now();
+            self.engine.insert(key, entry);
+        }
+        self.flights.detach(key);
+        self.dies_at(dies_at);
+    }
+
+    /// Forgets everything, at once.
+    pub(crate) fn flush(&self) {
+        self.metrics.flushes.inc();
+        self.wide.flush();
+    }
+
+    /// Forgets what bears a tag, at once.
+    pub(crate) fn forget_tag(&self, tag: &str) {
+        self.tags.changed(tag, &self.wide);
+    }
+
+    /// Forgets what begins with a prefix, at once; the sweep that is due now removes it.
+    pub(crate) fn forget_prefix(&self, prefix: &str) {
+        if prefix.is_empty() {
+            return self.flush();
+        }
+        self.wide.forget_prefix(prefix, self.prefixes_max);
+        self.dies_at(0);
+    }
+
+    /// The version now: older stamps are from before the changes until now.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.wide.now()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.engine.len()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.engine.bytes()
+    }
+
+    #[inline]
+    fn dies_at(&self, at: u64) {
+        if at < self.next_death.load(Ordering::Relaxed) && at < self.next_death.fetch_min(at, Ordering::AcqRel) {
+            self.sooner.notify_one();
+        }
+    }
+}
