@@ -121,7 +121,8 @@ impl<V: Clone + Send + Sync + 'static> Tier1<V> {
         let dies_at = entry.dies_at();
         {
             let epoch = self.stripes.lock(key.hash);
-            let unchanged = *epoch == ticket.epoch && self.wide.admits(key, ticket.stamp);
+            let unchanged =
+                *epoch == ticket.epoch && self.wide.admits(key, ticket.stamp) && entry.tags.stand(ticket.stamp);
             if !unchanged && self.planted != Planted::NoFillGuard {
                 self.metrics.raced.inc();
                 return false;
