@@ -7,6 +7,8 @@ mod auth;
 mod bad_input;
 #[path = "journeys/builtin.rs"]
 mod builtin;
+#[path = "journeys/cache/mod.rs"]
+mod cache;
 #[path = "journeys/jobs.rs"]
 mod jobs;
 #[path = "journeys/lifecycle.rs"]

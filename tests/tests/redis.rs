@@ -2,6 +2,8 @@
 
 #[path = "redis/away.rs"]
 mod away;
+#[path = "redis/cache.rs"]
+mod cache;
 #[path = "redis/places.rs"]
 mod places;
 #[path = "redis/shared.rs"]

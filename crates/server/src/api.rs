@@ -2,6 +2,7 @@
 //!
 //! A handler parses, calls one verb of the crate below, and renders. Nothing else happens here.
 
+mod cache;
 mod health;
 mod home;
 mod jobs;
@@ -38,6 +39,7 @@ fn enter_all(routes: &mut Routes) {
     jobs::router(routes);
     queues::router(routes);
     streams::router(routes);
+    cache::router(routes);
     health::router(routes);
     metrics::router(routes);
     openapi::router(routes);
@@ -99,12 +101,17 @@ impl Routes {
 mod tests {
     use super::*;
 
+    /// A parameter that takes the rest of the path is one like others to OpenAPI.
+    fn documented_as(route: &Route) -> String {
+        format!("{} {}", route.method, route.path.replace("{*", "{"))
+    }
+
     #[tokio::test]
     async fn every_route_is_documented_and_every_documented_one_exists() {
         let app = Arc::new(crate::serve::app_for_tests().await);
         let mut routes = Routes::new(&app);
         enter_all(&mut routes);
-        let mut entered: Vec<_> = routes.table.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+        let mut entered: Vec<_> = routes.table.iter().map(|route| documented_as(route)).collect();
         let mut documented: Vec<_> = document()
             .paths
             .paths

@@ -14,6 +14,7 @@ use crate::auth::Auth;
 use crate::backend::Backend;
 use crate::body::{Bodies, BodyBounds};
 use crate::browser::Hosts;
+use crate::cache::Values;
 use crate::config::Config;
 use crate::listeners::{self, Listeners};
 use crate::seats::Seats;
@@ -35,6 +36,7 @@ pub(crate) struct App {
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) queues: Queues,
     pub(crate) bus: Bus,
+    pub(crate) cache: Values,
     pub(crate) backend: Shown<Backend>,
     pub(crate) registry: Shown<Registry>,
     /// Cancelled when the drain begins: waits end, streams close.
@@ -51,6 +53,7 @@ pub(crate) struct Parts {
     pub(crate) hosts: Hosts,
     pub(crate) queues: Queues,
     pub(crate) bus: Bus,
+    pub(crate) cache: Values,
     pub(crate) backend: Backend,
     pub(crate) registry: Registry,
     pub(crate) draining: CancellationToken,
@@ -75,7 +78,7 @@ impl<T> std::ops::Deref for Shown<T> {
 
 impl App {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, auth, hosts, queues, bus, backend, registry, draining } = parts;
+        let Parts { config, auth, hosts, queues, bus, cache, backend, registry, draining } = parts;
         let bodies = Bodies::new(BodyBounds {
             one_max: config.body_bytes_max.as_usize(),
             all_max: config.bodies_bytes_max.as_usize(),
@@ -99,6 +102,7 @@ impl App {
             listeners,
             queues,
             bus,
+            cache,
             backend: Shown(backend),
             registry: Shown(registry),
             draining,

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use tidegate_cache::{Cache, Codec};
 use tidegate_events::Bus;
 use tidegate_metrics::Registry;
 use tidegate_queue::Queues;
@@ -71,6 +73,19 @@ impl Backend {
         match self {
             Self::Embedded(store) => Bus::open(store.clone(), FIRST_TABLE_OF_EVENTS, config, registry).await,
             Self::Redis(redis) => Bus::connect(redis.clone(), config, registry).await,
+        }
+    }
+
+    /// A cache in memory, and on Redis where there is one.
+    pub(crate) async fn cache(
+        &self,
+        codec: impl Codec<Bytes>,
+        config: tidegate_cache::Config,
+        registry: &Registry,
+    ) -> Result<Cache<Bytes>, tidegate_cache::Error> {
+        match self {
+            Self::Embedded(_) => Cache::memory(codec, config, registry),
+            Self::Redis(redis) => Cache::connect(redis, codec, config, registry).await,
         }
     }
 

@@ -19,7 +19,8 @@ use tidegate_queue::QueueName;
 pub use docs::{markdown, toml as to_toml};
 pub use resolve::{ConfigError, Flags, Origin, Resolved, resolve};
 pub use value::{
-    Bounds, Bytes, Durability, Hosts, Listen, LogFormat, Overflow, RedisPrefix, RedisUrl, StreamPrefix, Value,
+    Bounds, Bytes, DropPolicy, Durability, Hosts, Listen, LogFormat, Overflow, Percent, RedisPrefix, RedisUrl,
+    StreamPrefix, Value,
 };
 
 /// One row of the table.
@@ -174,6 +175,21 @@ settings! {
         group_pending_max: usize = "100000", "TIDEGATE_GROUP_PENDING_MAX", 1 => 10_000_000, "Deliveries of a group that wait to be acknowledged; beyond it the group gets nothing new.";
         group_deliveries_max: usize = "5", "TIDEGATE_GROUP_DELIVERIES_MAX", 1 => 1_000_000, "An event delivered so often and not acknowledged goes to the dead letters, the stream `{stream}.dead.{group}`.";
         group_min_idle: Duration = "30s", "TIDEGATE_GROUP_MIN_IDLE", 0 => 24 * HOUR, "A delivery not acknowledged for so long is delivered again, unless the claim says otherwise (`minIdleMs`).";
+    }
+    "Cache" {
+        cache_entries_max: usize = "10000", "TIDEGATE_CACHE_ENTRIES_MAX", 1 => 1_073_741_824, "Values held in memory; beyond it those asked for least make room (`maxSize`).";
+        cache_bytes_max: Bytes = "256MiB", "TIDEGATE_CACHE_BYTES_MAX", 64 * KIB => 16_384 * GIB, "Bytes of them, with their keys and what keeping them takes.";
+        cache_value_bytes_max: Bytes = "1MiB", "TIDEGATE_CACHE_VALUE_BYTES_MAX", KIB => 256 * MIB, "The largest value; beyond it 413.";
+        cache_ttl: Duration = "1h", "TIDEGATE_CACHE_TTL", 1 => 3650 * 24 * HOUR, "How long a value is kept that was set without a `ttl`.";
+        cache_ttl_max: Duration = "30d", "TIDEGATE_CACHE_TTL_MAX", 1 => 3650 * 24 * HOUR, "The longest `ttl`, at least cache_ttl; whoever asks for more gets this.";
+        cache_ttl_jitter: Percent = "5%", "TIDEGATE_CACHE_TTL_JITTER", 0 => 50, "By how much chance shortens a `ttl`, so that what was set together does not expire together.";
+        cache_staleness_max: Duration = "2s", "TIDEGATE_CACHE_STALENESS_MAX", 200 => HOUR, "Redis: a value that another server changed is given from memory no longer than this, whatever happens to the link.";
+        cache_redis_timeout: Duration = "250ms", "TIDEGATE_CACHE_REDIS_TIMEOUT", 1 => 60 * SECOND, "Redis: how long a call of the cache may take; then 503.";
+        cache_compress_from: Bytes = "1KiB", "TIDEGATE_CACHE_COMPRESS_FROM", 0 => GIB, "Redis: values from this size on are compressed there where that saves a tenth; 0: none.";
+        cache_queue_max: usize = "10000", "TIDEGATE_CACHE_QUEUE_MAX", 1 => 10_000_000, "Queued invalidations that may wait (`maxQueueSize`); one that is dropped beyond is covered by invalidating everything.";
+        cache_queue_drop: DropPolicy = "oldest", "TIDEGATE_CACHE_QUEUE_DROP", NONE => NONE, "Which one is dropped (`queueDropPolicy`).";
+        cache_auto_invalidate: bool = "true", "TIDEGATE_CACHE_AUTO_INVALIDATE", NONE => NONE, "Whether queued invalidations are applied as they come (`autoInvalidate`); otherwise when somebody asks for it.";
+        cache_hottest_saved: usize = "1000", "TIDEGATE_CACHE_HOTTEST_SAVED", 0 => 8192, "Redis: so many of the keys asked for most are written down at the end, and fetched into memory after the next start; 0: none.";
     }
     "Limits of requests" {
         body_bytes_max: Bytes = "16MiB", "TIDEGATE_BODY_BYTES_MAX", KIB => GIB, "Largest request body; beyond it 413.";

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use tidegate_cache as cache;
 use tidegate_events as events;
 use tidegate_queue as queue;
 use tidegate_redis_ops as redis;
@@ -60,12 +61,14 @@ codes! {
     QueueNotFound = NOT_FOUND, "queue_not_found", "There is no such queue.";
     StreamNotFound = NOT_FOUND, "stream_not_found", "There is no such stream.";
     GroupNotFound = NOT_FOUND, "group_not_found", "There is no such group.";
+    CacheMiss = NOT_FOUND, "cache_miss", "The cache has no value for this key.";
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not know this method.";
     RequestTimeout = REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive.";
     Conflict = CONFLICT, "conflict", "The resource's state does not allow this.";
     IdempotencyMismatch = CONFLICT, "idempotency_mismatch", "The idempotency key was used for another request.";
     NotAStream = CONFLICT, "not_a_stream", "The key of this name on Redis holds something else than a stream.";
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large.";
+    ValueTooLarge = PAYLOAD_TOO_LARGE, "value_too_large", "The value is larger than the cache takes.";
     UriTooLong = URI_TOO_LONG, "uri_too_long", "The URI is too long.";
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body's media type is not understood here.";
     HostNotAllowed = MISDIRECTED_REQUEST, "host_not_allowed", "This server does not answer for that host.";
@@ -325,6 +328,32 @@ impl From<events::Error> for Problem {
     }
 }
 
+impl From<cache::Error> for Problem {
+    fn from(error: cache::Error) -> Self {
+        use cache::Error as E;
+        let (told, wait) = (sentence(&error), error.retry_after());
+        match error {
+            E::Invalid { field, reason } => Self::field(camel_case(field), reason),
+            E::TooLarge { .. } => Self::new(Code::ValueTooLarge, told),
+            E::Overloaded { .. } => Self::new(Code::Overloaded, told).retry_after(wait),
+            E::Closed => Self::new(Code::Draining, "The server is shutting down.").retry_after(STORE_RETRY_AFTER),
+            E::Redis(error) if error.class() == redis::Class::Ambiguous => {
+                let detail = format!(
+                    "The request was sent to Redis and its answer did not come ({}): it may have been carried out. \
+                     Repeating it does no harm.",
+                    error.code()
+                );
+                Self::new(Code::RedisOutcomeUnknown, detail).retry_after(wait)
+            }
+            E::Redis(error) => error.into(),
+            other => {
+                tracing::error!(error = %other, "the cache failed");
+                Self::new(Code::Internal, told)
+            }
+        }
+    }
+}
+
 impl From<redis::Error> for Problem {
     fn from(error: redis::Error) -> Self {
         let code = error.code();
@@ -341,7 +370,7 @@ impl From<redis::Error> for Problem {
                 Self::new(Code::RedisOutcomeUnknown, detail).retry_after(error.retry_after())
             }
             (_, "OOM") => {
-                let detail = "Redis has reached its maxmemory. Nothing was done; purge finished jobs, trim streams, or give Redis more memory.";
+                let detail = "Redis has reached its maxmemory. Nothing was done; purge finished jobs, trim streams, clear the cache, or give Redis more memory.";
                 Self::new(Code::RedisOutOfMemory, detail).retry_after(error.retry_after())
             }
             (_, "NOPERM") => {

@@ -1,4 +1,4 @@
-//! The HTTP server: jobs, workers, event streams, health, metrics.
+//! The HTTP server: jobs, workers, event streams, the cache, health, metrics.
 //!
 //! Contents, in reading order: a [`Config`](config::Config) comes from [`config`] and [`mod@env`]; a [`Server`] is started
 //! with it and run until it has drained. Requests come in through [`accept`], pass the gate (`gate`, `browser`, [`auth`])
@@ -17,6 +17,7 @@ mod backend;
 mod body;
 mod browser;
 mod builtin;
+mod cache;
 mod gate;
 mod limits;
 mod listeners;

@@ -19,6 +19,7 @@ use crate::auth::{Auth, TokenFileError};
 use crate::backend::{Backend, redis_acl};
 use crate::browser::Hosts;
 use crate::builtin;
+use crate::cache::Values;
 use crate::config::{self, Config, QueueLimits, StreamLimits};
 use crate::gate::Gate;
 use crate::limits::sockets_that_fit;
@@ -54,6 +55,9 @@ pub enum StartError {
     /// What is kept in them cannot be used (exit 69).
     #[error("failed to open the event streams: {0}")]
     Streams(tidegate_events::Error),
+    /// The cache cannot be used (exit 69).
+    #[error("failed to open the cache: {0}")]
+    Cache(tidegate_cache::Error),
     /// The scheduler cannot be started (exit 69).
     #[error("failed to start the scheduler: {0}")]
     Scheduler(tidegate_scheduler::Error),
@@ -76,6 +80,7 @@ impl StartError {
             | Self::RedisUnavailable { .. }
             | Self::Queues(_)
             | Self::Streams(_)
+            | Self::Cache(_)
             | Self::Scheduler(_)
             | Self::Listen { .. } => 69,
         }
@@ -126,6 +131,14 @@ impl StartError {
             other => Self::Streams(other),
         }
     }
+
+    /// What a failed first call of the cache means for the start.
+    fn cache(config: &Config, error: tidegate_cache::Error) -> Self {
+        match error {
+            tidegate_cache::Error::Redis(error) => Self::redis(config, &error),
+            other => Self::Cache(other),
+        }
+    }
 }
 
 impl From<tidegate_scheduler::Error> for StartError {
@@ -170,6 +183,8 @@ impl Server {
         make_usual_queues(&queues).await.map_err(unusable)?;
         let bus = backend.bus(events_config(&config), &registry).await;
         let bus = bus.map_err(|error| StartError::streams(&config, error))?;
+        let cache = Values::open(&backend, &config, &registry).await;
+        let cache = cache.map_err(|error| StartError::cache(&config, error))?;
         let asked = config.listen_address();
         let listen_error = |source| StartError::Listen { address: asked, source };
         let listener = accept::bind(asked).map_err(listen_error)?;
@@ -177,7 +192,7 @@ impl Server {
         let scheduler = start_scheduler(&config, &queues, &registry).await?;
         let hosts = Hosts::new(address, &config.hosts.0);
         let (bounds, draining, closing) = (bounds(&config), CancellationToken::new(), CancellationToken::new());
-        let parts = Parts { config, auth, hosts, queues, bus, backend, registry: registry.clone(), draining };
+        let parts = Parts { config, auth, hosts, queues, bus, cache, backend, registry: registry.clone(), draining };
         let app = Arc::new(App::new(parts));
         let gate = Gate::new(Arc::clone(&app), api::router(&app));
         let acceptor = Acceptor::new(Arc::new(gate), bounds, closing.clone(), &registry);
@@ -241,6 +256,7 @@ async fn drain(app: &App, scheduler: &Scheduler, acceptor: &Acceptor<Gate>, clos
     let (report, ()) = tokio::join!(jobs, listeners);
     closing.cancel();
     let cut = acceptor.finish(deadline.max(Instant::now() + REQUESTS_GRACE)).await;
+    app.cache.close(REQUESTS_GRACE).await;
     app.backend.close(&app.queues, &app.bus, REQUESTS_GRACE).await;
     let is_clean = cut == 0 && report.interrupted == 0 && report.stuck == 0;
     tracing::info!(
@@ -414,7 +430,8 @@ pub(crate) async fn app_for_tests() -> App {
     let backend = Backend::Embedded(tidegate_store::Store::memory(&crate::backend::tables()));
     let queues = backend.queues(queue_config(&config), &registry).await.unwrap();
     let bus = backend.bus(events_config(&config), &registry).await.unwrap();
+    let cache = Values::open(&backend, &config, &registry).await.unwrap();
     let hosts = Hosts::new(config.listen_address(), &[]);
     let draining = CancellationToken::new();
-    App::new(Parts { config, auth: Auth::open(), hosts, queues, bus, backend, registry, draining })
+    App::new(Parts { config, auth: Auth::open(), hosts, queues, bus, cache, backend, registry, draining })
 }

@@ -17,7 +17,7 @@ pub(crate) fn router(routes: &mut Routes) {
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Tidegate", description = "Durable background jobs, queues, event streams and metrics. Every error is `application/problem+json` with a stable `code`.", license(name = "MIT OR Apache-2.0")),
+    info(title = "Tidegate", description = "Durable background jobs, queues, event streams, a cache and metrics. Every error is `application/problem+json` with a stable `code`.", license(name = "MIT OR Apache-2.0")),
     paths(
         super::jobs::submit,
         super::jobs::submit_many,
@@ -51,6 +51,16 @@ pub(crate) fn router(routes: &mut Routes) {
         super::streams::claim,
         super::streams::ack,
         super::streams::fail,
+        super::cache::stats,
+        super::cache::get,
+        super::cache::get_many,
+        super::cache::set,
+        super::cache::set_many,
+        super::cache::delete,
+        super::cache::invalidate,
+        super::cache::apply,
+        super::cache::clear,
+        super::cache::warm,
         super::home::page,
         super::home::style,
         super::health::live,
@@ -66,6 +76,7 @@ pub(crate) fn router(routes: &mut Routes) {
         (name = "workers", description = "Work on jobs from any language."),
         (name = "streams", description = "Publish events, read them, listen to them."),
         (name = "groups", description = "Share the events of a stream among consumers."),
+        (name = "cache", description = "Keep values that cost time to make, and forget them everywhere at once."),
         (name = "health", description = "Probes and figures."),
     )
 )]

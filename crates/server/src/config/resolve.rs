@@ -125,7 +125,14 @@ fn variable<'a>(environment: &'a Environment, setting: &Setting) -> Option<(&'st
 /// Settings somebody made that change nothing where the jobs are kept.
 fn without_effect(config: &Config, origins: &BTreeMap<&'static str, Origin>) -> Vec<String> {
     const EMBEDDED: [&str; 5] = ["data", "durability", "disk_reserve", "repair", "streams_bytes_max"];
-    const REDIS: [&str; 2] = ["events_batch_wait", "events_direct_streams_max"];
+    const REDIS: [&str; 6] = [
+        "events_batch_wait",
+        "events_direct_streams_max",
+        "cache_staleness_max",
+        "cache_redis_timeout",
+        "cache_compress_from",
+        "cache_hottest_saved",
+    ];
     let is_redis = config.redis.get().is_some();
     let reason = |key: &str| match key {
         key if EMBEDDED.contains(&key) && is_redis => {
@@ -190,6 +197,7 @@ fn check_together(config: &Config, origins: &BTreeMap<&'static str, Origin>, err
     at_least!(redis_pool_max, redis_pool_min);
     at_least!(redis_blocking_pool_max, redis_blocking_pool_min);
     at_least!(redis_registry_cache_expiry, redis_registry_refresh_interval);
+    at_least!(cache_ttl_max, cache_ttl);
     let listen = config.listen_address();
     if !listen.ip().is_loopback() && config.token_file.is_none() && !config.insecure_public {
         errors.push(ConfigError(format!(

@@ -173,6 +173,30 @@ fn show_with_unit(number: u64, units: &[(&str, u64)]) -> String {
     format!("{}{unit}", number / scale)
 }
 
+/// A part of a hundred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Percent(pub u8);
+
+impl Percent {
+    /// As a part of one.
+    pub fn fraction(self) -> f64 {
+        f64::from(self.0) / 100.0
+    }
+}
+
+impl Value for Percent {
+    fn parse(text: &str, bounds: Bounds) -> Option<Self> {
+        let number = text.trim().trim_end_matches('%').trim_end().parse().ok()?;
+        bounds.check(number)?.try_into().ok().map(Self)
+    }
+    fn show(&self) -> String {
+        format!("{}%", self.0)
+    }
+    fn accepts(bounds: Bounds) -> String {
+        format!("{}% to {}%", bounds.min, bounds.max)
+    }
+}
+
 /// An address to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listen(pub SocketAddr);
@@ -279,6 +303,16 @@ choice! {
         Everysec = "everysec",
         /// Nothing is kept.
         Memory = "memory",
+    }
+}
+
+choice! {
+    /// Which queued invalidation a full queue drops.
+    DropPolicy {
+        /// The one that waits longest.
+        Oldest = "oldest",
+        /// The one that comes.
+        Newest = "newest",
     }
 }
 
@@ -393,6 +427,9 @@ mod tests {
             assert_eq!(Bytes::parse(&value.show(), FREE), Some(value), "{text}");
         }
         assert_eq!(Duration::parse("90 s", FREE), Some(Duration::from_secs(90)));
+        for text in ["5%", "5", " 5 % "] {
+            assert_eq!(Percent::parse(text, FREE).unwrap().show(), "5%", "{text}");
+        }
     }
 
     #[test]
@@ -402,6 +439,9 @@ mod tests {
         assert_eq!(Duration::parse("-5s", FREE), None);
         assert_eq!(Bytes::parse("1e9", FREE), None);
         assert_eq!(usize::parse("11", Bounds { min: 1, max: 10 }), None);
+        assert_eq!(Percent::parse("51%", Bounds { min: 0, max: 50 }), None);
+        assert_eq!(Percent::parse("300%", FREE), None);
+        assert_eq!(Percent::parse("0.05", FREE), None);
     }
 
     #[test]
