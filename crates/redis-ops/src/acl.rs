@@ -7,7 +7,7 @@ pub(crate) const COMMANDS: &[(&str, &[&str])] = &[
     ("to find its way in a cluster", &["cluster|slots", "asking"]),
     ("scripts", &["eval", "evalsha", "script|load", "script|exists", "time"]),
     ("keys of any type", &["scan", "unlink", "del", "exists", "expire", "pexpire", "pexpireat", "pttl", "ttl", "type"]),
-    ("to hear what others do to keys that are held here", &["client|tracking"]),
+    ("to hear what others do to keys that are held here", &["client|tracking", "multi", "exec"]),
     ("strings", &["get", "getdel", "set", "mget", "incr", "incrby", "decrby", "strlen"]),
     (
         "hashes",

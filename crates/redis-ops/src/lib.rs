@@ -42,6 +42,7 @@ mod scan;
 mod stream;
 mod subscription;
 mod tracking;
+mod unheard;
 
 mod acl;
 mod error;

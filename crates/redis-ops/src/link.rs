@@ -61,6 +61,10 @@ pub(crate) struct Node {
 
 type Answer = oneshot::Receiver<Result<Value, Error>>;
 
+async fn reply(answer: Answer) -> Result<Value, Error> {
+    answer.await.unwrap_or_else(|_| Err(Error::lost("the connection's task ended")))
+}
+
 impl Node {
     fn open(core: &Arc<Core>, address: Option<Address>, mut first: Option<Stream>) -> Arc<Self> {
         let stop = core.closing.child_token();
@@ -74,6 +78,12 @@ impl Node {
 
     fn is_up(&self) -> bool {
         self.lanes.iter().any(|lane| lane.connection().is_some())
+    }
+
+    /// As [`send`](Self::send), two commands between `MULTI` and `EXEC`; over the first connection.
+    fn send_together(&self, commands: [Request<'_>; 2]) -> Result<[Answer; 2], Error> {
+        let connection = self.lanes.iter().find_map(|lane| lane.connection());
+        connection.ok_or_else(|| Error::not_connected("there is no connection to Redis"))?.send_together(commands)
     }
 
     /// Sends over a connection that is up: the first while nobody else is using it, so that a lone caller always meets
@@ -190,12 +200,31 @@ impl Link {
             Err(error) if error.code() == "DISCONNECTED" => self.send_soon(node, request, asking).await?,
             sent => sent?,
         };
-        let reply = answer.await.unwrap_or_else(|_| Err(Error::lost("the connection's task ended")));
-        reply.inspect_err(|error| {
+        reply(answer).await.inspect_err(|error| {
             if lane::is_read_only(error) {
                 lane.is_read_only();
             }
         })
+    }
+
+    /// Two commands as one, at the node that owns `key`. What Redis says to the first when it is queued, and what it says to
+    /// the whole; redirections are told, not followed.
+    pub(crate) async fn call_together(
+        &self,
+        key: &[u8],
+        commands: [Request<'_>; 2],
+    ) -> Result<[Result<Value, Error>; 2], Error> {
+        let node = self.node_soon(Some(key)).await?;
+        let [queued, executed] =
+            node.send_together(commands).map_err(|error| match self.core.closing.is_cancelled() {
+                true => Error::closed(),
+                false => error,
+            })?;
+        let both = [reply(queued).await, reply(executed).await];
+        if both.iter().any(|reply| reply.as_ref().is_err_and(lane::is_read_only)) {
+            node.lanes.iter().for_each(|lane| lane.is_read_only());
+        }
+        Ok(both)
     }
 
     /// As [`Node::send`], as soon as a connection comes up; gives up after the grace.
@@ -397,8 +426,8 @@ impl Link {
     }
 
     async fn check_node(&self, node: &Node) -> Result<(), Error> {
-        let (answer, lane) = node.send(Request { head: &[b"ROLE"], keys: &[], args: &[] }, false)?;
-        let role = match answer.await.unwrap_or_else(|_| Err(Error::lost("the connection's task ended"))) {
+        let (answer, lane) = node.send(Request::bare(&[b"ROLE"]), false)?;
+        let role = match reply(answer).await {
             Ok(role) => role.into_array()?,
             // Whoever may not be asked for its role has answered all the same.
             Err(error) if error.code() == "NOPERM" => return Ok(()),
@@ -420,7 +449,7 @@ impl Link {
         }
         let known = self.primaries();
         let node = self.any(&known).ok_or_else(|| Error::not_connected("there is no connection to the cluster"))?;
-        let request = Request { head: &[b"CLUSTER", b"SLOTS"], keys: &[], args: &[] };
+        let request = Request::bare(&[b"CLUSTER", b"SLOTS"]);
         let host = node.address.as_ref().map_or("", |address| &address.host);
         let slots = parse_slots(self.call_node(node, request, false).await?, host)?;
         let is_known = |address: &Address| known.iter().any(|node| node.address.as_ref() == Some(address));
@@ -432,7 +461,7 @@ impl Link {
     }
 
     async fn ask_for_slots(&self) -> Result<SlotMap, Error> {
-        let request = Request { head: &[b"CLUSTER", b"SLOTS"], keys: &[], args: &[] };
+        let request = Request::bare(&[b"CLUSTER", b"SLOTS"]);
         if let Some(node) = self.any(&self.primaries())
             && let Some(address) = &node.address
             && let Ok((answer, _)) = node.send(request, false)

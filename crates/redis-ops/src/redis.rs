@@ -249,6 +249,11 @@ impl Redis {
         &self.0.link
     }
 
+    /// Cheap: nothing is copied.
+    pub(crate) fn version_starts_with(&self, text: &str) -> bool {
+        self.0.facts.lock().version.starts_with(text)
+    }
+
     pub(crate) fn registry(&self) -> &Registry {
         &self.0.registry
     }
@@ -274,7 +279,7 @@ impl Redis {
         self.measured(self.0.link.call_node(node, request, false)).await
     }
 
-    async fn measured(&self, call: impl Future<Output = Result<Value, Error>>) -> Result<Value, Error> {
+    pub(crate) async fn measured(&self, call: impl Future<Output = Result<Value, Error>>) -> Result<Value, Error> {
         let core = &self.0.link.core;
         let started = Instant::now();
         let admitted: Result<Pass<'_>, Error> = core.breaker.admit();

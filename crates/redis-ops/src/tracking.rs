@@ -28,8 +28,9 @@ use crate::value::Value;
 ///   what a command changed before it answers that command to anybody, so a read sent after somebody else's write was
 ///   acknowledged is answered after `invalidated` was called for the write.
 /// - Pushes name keys, not databases: keys of that name in another database are heard as well.
-/// - This handle's own plain commands are not heard (also inside `MULTI`), its scripts are, after their reply.
-/// - **An own plain write may hide another's**: Redis tells one change of a key per round of its event loop, the last
+/// - This handle's own commands are not heard, its scripts are, after their reply (but for
+///   [`Redis::run_unheard`]).
+/// - **An own unheard write may hide another's**: Redis tells one change of a key per round of its event loop, the last
 ///   one. Whoever writes a key over this handle, be it only a new expiry, must take what it knew of the key before for
 ///   outdated when the reply comes.
 /// - `SWAPDB` is not told by Redis.

@@ -42,6 +42,11 @@ pub(crate) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// Words alone.
+    pub(crate) const fn bare(head: &'a [&'a [u8]]) -> Self {
+        Self { head, keys: &[], args: &[] }
+    }
+
     pub(super) fn parts(self) -> impl Iterator<Item = &'a [u8]> + Clone {
         let rest = self.keys.iter().chain(self.args).map(|bytes| &bytes[..]);
         self.head.iter().copied().chain(rest)
@@ -115,17 +120,34 @@ impl Connection {
 
     /// Puts a request in line. Errors: [`Error::NotSent`] when the connection ended or too much waits already.
     pub(crate) fn send(&self, request: Request<'_>) -> Result<oneshot::Receiver<Answer>, Error> {
-        self.stage(request, false)
+        let (caller, answer) = oneshot::channel();
+        self.stage([(request, Some(caller))])?;
+        Ok(answer)
     }
 
     /// As [`send`](Self::send), with `ASKING` right before it.
     pub(crate) fn send_asking(&self, request: Request<'_>) -> Result<oneshot::Receiver<Answer>, Error> {
-        self.stage(request, true)
+        let (caller, answer) = oneshot::channel();
+        self.stage([(Request::bare(&[b"ASKING"]), None), (request, Some(caller))])?;
+        Ok(answer)
     }
 
-    fn stage(&self, request: Request<'_>, asking: bool) -> Result<oneshot::Receiver<Answer>, Error> {
+    /// As [`send`](Self::send): two commands between `MULTI` and `EXEC`. What Redis says to the first when it is queued, and
+    /// what it says to `EXEC`.
+    pub(crate) fn send_together(&self, commands: [Request<'_>; 2]) -> Result<[oneshot::Receiver<Answer>; 2], Error> {
+        let ((queued, queueing), (executed, executing)) = (oneshot::channel(), oneshot::channel());
+        let [first, second] = commands;
+        let multi = (Request::bare(&[b"MULTI"]), None);
+        self.stage([multi, (first, Some(queued)), (second, None), (Request::bare(&[b"EXEC"]), Some(executed))])?;
+        Ok([queueing, executing])
+    }
+
+    /// Puts requests in line, nothing between them.
+    fn stage<const N: usize>(
+        &self,
+        requests: [(Request<'_>, Option<oneshot::Sender<Answer>>); N],
+    ) -> Result<(), Error> {
         let since = Instant::now();
-        let (caller, answer) = oneshot::channel();
         let mut state = self.0.state.lock();
         if let Some(why) = &state.ended {
             return Err(Error::not_connected(why.clone()));
@@ -133,16 +155,13 @@ impl Connection {
         if state.waiting.len() >= self.0.waiting_max || state.out.len() > OUT_BYTES_MAX {
             return Err(Error::backpressure(state.waiting.len()));
         }
-        if asking {
-            encode(&mut state.out, [&b"ASKING"[..]].into_iter());
-            state.waiting.push_back(Waiting { caller: None, since });
+        let is_first = state.waiting.is_empty();
+        for (request, caller) in requests {
+            encode(&mut state.out, request.parts());
+            state.waiting.push_back(Waiting { caller, since });
             state.staged += 1;
         }
-        encode(&mut state.out, request.parts());
-        state.waiting.push_back(Waiting { caller: Some(caller), since });
-        state.staged += 1;
         self.0.load.store(state.waiting.len(), Ordering::Relaxed);
-        let is_first = state.waiting.len() == 1;
         let writer = state.writer.take();
         drop(state);
         if let Some(writer) = writer {
@@ -151,7 +170,7 @@ impl Connection {
         if is_first {
             self.0.busy.notify_one();
         }
-        Ok(answer)
+        Ok(())
     }
 
     /// Tells those who wait longer than `patience` that their reply is lost; their turn in line stays. Says how long
