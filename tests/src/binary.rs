@@ -67,21 +67,26 @@ pub(crate) fn tidegate() -> &'static Path {
 }
 
 fn built() -> PathBuf {
+    built_by_cargo("tidegate", "--bin", "tidegate")
+}
+
+/// A program (`--bin`) or example (`--example`) of a package, in the profile of the program that asks.
+pub(crate) fn built_by_cargo(package: &str, kind: &str, name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     // target/<profile>/deps/<test> for tests, target/<profile>/<bin> for the soak.
     let folder = test.parent().expect("target folder");
     let profile = if folder.ends_with("deps") { folder.parent().expect("profile folder") } else { folder };
     let mut cargo = std::process::Command::new(outer("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", "tidegate", "--bin", "tidegate"]).current_dir(repository());
+    cargo.args(["build", "--quiet", "--package", package, kind, name]).current_dir(repository());
     cargo.arg("--target-dir").arg(profile.parent().expect("target folder"));
     if profile.ends_with("release") {
         cargo.arg("--release");
     }
     let status = cargo.status().expect("cargo runs");
-    assert!(status.success(), "the program under test does not build");
-    profile.join("tidegate")
+    assert!(status.success(), "{name}, which is to be tested, does not build");
+    profile.join(if kind == "--example" { "examples" } else { "" }).join(name)
 }
 
-fn outer(name: &str) -> Option<std::ffi::OsString> {
+pub(crate) fn outer(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name)
 }

@@ -7,6 +7,7 @@ mod browser;
 mod checker;
 mod client;
 mod disk;
+pub mod freshness;
 mod gateway;
 mod history;
 mod process;

@@ -22,9 +22,9 @@ impl Record {
         }
     }
 
-    /// Says a word at once, after everything that was told.
-    pub(crate) fn say(&self, word: &str) {
-        self.tell(format_args!("{word}"));
+    /// Says it at once, after everything that was told.
+    pub(crate) fn say(&self, line: Arguments<'_>) {
+        self.tell(line);
         give(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) pause_us: u64,
     /// Of a thousand loads, so many take longer than the cache may be stale.
     pub(crate) slow_loads: u64,
+    /// Whether values live long and loaders always find one: then nobody asks Redis but for what was changed.
+    pub(crate) is_calm: bool,
     prefixes_max: usize,
     entries_max: usize,
 }
@@ -49,6 +51,7 @@ impl Settings {
             wide: pairs.get("wide")?,
             pause_us: pairs.get("pause_us")?,
             slow_loads: pairs.get("slow_loads")?,
+            is_calm: pairs.get("calm")?,
             prefixes_max: pairs.get("prefixes_max")?,
             entries_max: pairs.get("entries_max")?,
         })
