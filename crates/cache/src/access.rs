@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::{Look, Shared};
+use crate::cache::Shared;
 use crate::compress::Packed;
 use crate::error::Error;
 use crate::invalidation::Invalidation;
 use crate::keep::Keep;
 use crate::key::KeyRef;
 use crate::redis::{Alive, Found, Write};
-use crate::tier1::Ticket;
+use crate::tier1::{Look, Ticket};
 
 /// Values from this size on are turned from and into bytes on a thread of their own: so many take less than 0.1 ms.
 const HEAVY_BYTES: usize = 64 * 1024;
@@ -53,7 +53,7 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
                     self.metrics.memory_misses.inc();
                     missing.push(place);
                 }
-                Look::Nothing => missing.push(place),
+                Look::Unverified | Look::Nothing => missing.push(place),
             }
         }
         let Some(tier2) = &self.tier2 else { return Ok(values) };
@@ -97,7 +97,7 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
         };
         let weight = value.as_ref().map_or(0, |value| self.codec.weight(value));
         let mut entry = self.entry(value.clone(), weight, 0, alive.stale_for, alive.tags);
-        entry.fresh_until = alive.fresh_until;
+        entry.terms.fresh_until = alive.fresh_until;
         self.tier1.fill(key, ticket, entry);
         Some(value)
     }

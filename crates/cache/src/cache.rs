@@ -1,6 +1,7 @@
 //! The handle.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use futures_util::stream;
 use tidegate_metrics::Registry;
 use tidegate_redis_ops::Redis;
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,7 +26,7 @@ use crate::key::KeyRef;
 use crate::load::{self, Load};
 use crate::redis::Tier2;
 use crate::stats::{Metrics, Stats, TierStats};
-use crate::tier1::{Entry, Tier1};
+use crate::tier1::{Entry, Look, Tag, Terms, Tier1};
 use crate::warm::{Progress, Warmed};
 
 /// Values of type `V` by key: in memory (tier 1), and where a Redis is given, there too (tier 2). A cheap clone; clones are the same
@@ -58,14 +60,13 @@ pub(crate) struct Shared<V> {
     pub(crate) stop: CancellationToken,
 }
 
-/// What tier 1 says of a key.
-pub(crate) enum Look<V> {
-    /// It may be given.
-    Fresh(Option<V>),
-    /// It is past its TTL by so many milliseconds, and nothing changed it.
-    Stale(V, u64),
-    /// Nothing that may be given.
-    Nothing,
+/// Which values past their TTL a caller takes, by how many milliseconds past.
+#[derive(Clone, Copy)]
+struct Takes {
+    while_renewed: u64,
+    on_error: u64,
+    /// How long it waits before it takes one of those meant for errors.
+    patience: Duration,
 }
 
 impl<V> Clone for Cache<V> {
@@ -136,7 +137,7 @@ impl<V: Clone + Send + Sync + 'static> Cache<V> {
                 self.0.metrics.memory_misses.inc();
                 self.0.read(key).await
             }
-            Look::Nothing => self.0.read(key).await,
+            Look::Unverified | Look::Nothing => self.0.read(key).await,
         }
     }
 
@@ -164,22 +165,14 @@ impl<V: Clone + Send + Sync + 'static> Cache<V> {
         E: Into<BoxError>,
     {
         let at = self.0.tier1.key(key);
-        let (stale, past) = match self.0.look(at) {
+        let near = match self.0.look(at) {
             Look::Fresh(value) => return Ok(value),
-            Look::Stale(value, past) => (Some(value), past),
-            Look::Nothing => (None, 0),
+            Look::Stale(value, past) => Some((value, past)),
+            Look::Unverified | Look::Nothing => None,
         };
-        let (revalidates, excuses) = (past < self.0.revalidates(&keep), past < self.0.excuses(&keep));
-        let soft = keep.soft_timeout.unwrap_or(self.0.config.soft_timeout);
+        let takes = self.0.takes(&keep);
         let flight = self.0.join(at, keep, load::boxed(load))?;
-        match stale {
-            Some(value) if revalidates => Ok(self.0.served_stale(value)),
-            Some(value) if excuses => match tokio::time::timeout(soft, flight.landed()).await {
-                Ok(Ok(landing)) => Ok(self.0.landed(landing)),
-                Ok(Err(_)) | Err(_) => Ok(self.0.served_stale(value)),
-            },
-            _ => flight.landed().await.map(|landing| self.0.landed(landing)).inspect_err(|_| self.0.missed()),
-        }
+        self.0.land(&flight, near, takes).await
     }
 
     /// Keeps a value.
@@ -386,42 +379,37 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
     pub(crate) fn look(&self, key: KeyRef<'_>) -> Look<V> {
         let now = self.config.clock.now();
         let verified = self.tier2.as_ref().is_none_or(|tier2| tier2.is_verified(now));
-        let look = match self.tier1.get(key, now) {
-            Some(entry) if verified || entry.unwatched => {
-                if now < entry.fresh_until {
-                    self.metrics.memory_hits.inc();
-                    self.hottest.hit(key.text);
-                    return Look::Fresh(entry.value);
-                }
-                match entry.value {
-                    Some(value) => return Look::Stale(value, now - entry.fresh_until),
-                    None => Look::Nothing,
-                }
+        let look = self.tier1.look(key, now, verified);
+        match &look {
+            Look::Fresh(_) => {
+                self.metrics.memory_hits.inc();
+                self.hottest.hit(key.text);
             }
-            Some(_) => {
+            // Whoever may not take it counts it as missed.
+            Look::Stale(..) => {}
+            Look::Unverified => {
                 self.metrics.bypassed.inc();
-                Look::Nothing
+                self.metrics.memory_misses.inc();
             }
-            None => Look::Nothing,
-        };
-        self.metrics.memory_misses.inc();
+            Look::Nothing => self.metrics.memory_misses.inc(),
+        }
         look
     }
 
     /// A value past its TTL is given: found, in a way.
-    pub(crate) fn served_stale(&self, value: V) -> Option<V> {
+    fn served_stale(&self, value: &V) -> Option<V> {
         self.metrics.stale_served.inc();
         self.metrics.memory_hits.inc();
-        Some(value)
+        Some(value.clone())
     }
 
     /// A caller is given what a flight brought.
-    fn landed(&self, landing: Landing<V>) -> Option<V> {
+    fn landed(&self, landing: &Landing<V>) -> Option<V> {
         match landing.loaded {
             true => self.missed(),
             false => self.metrics.redis_hits.inc(),
         }
-        landing.value
+        landing.value.clone()
     }
 
     /// A caller was given nothing that any tier had.
@@ -431,14 +419,43 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
         }
     }
 
-    /// For how long past its TTL a value is given while it is renewed, in milliseconds.
-    pub(crate) fn revalidates(&self, keep: &Keep) -> u64 {
-        millis(keep.stale_while_revalidate.unwrap_or(self.config.stale_while_revalidate))
+    fn takes(&self, keep: &Keep) -> Takes {
+        let config = &self.config;
+        Takes {
+            while_renewed: millis(keep.stale_while_revalidate.unwrap_or(config.stale_while_revalidate)),
+            on_error: millis(keep.stale_on_error.unwrap_or(config.stale_on_error)),
+            patience: keep.soft_timeout.unwrap_or(config.soft_timeout),
+        }
     }
 
-    /// For how long past its TTL a value is given when it cannot be renewed, in milliseconds.
-    pub(crate) fn excuses(&self, keep: &Keep) -> u64 {
-        millis(keep.stale_on_error.unwrap_or(self.config.stale_on_error))
+    /// What one caller is given of a flight; `near` is a value past its TTL that it knows of itself.
+    async fn land(&self, flight: &Flight<V>, near: Option<(V, u64)>, takes: Takes) -> Result<Option<V>, Error> {
+        let mut patience = pin!(sleep(takes.patience));
+        let mut has_waited = false;
+        loop {
+            let news = flight.news();
+            let stale = near.as_ref().or_else(|| flight.stale());
+            let excuse = stale.filter(|(_, past)| *past < takes.on_error);
+            match (flight.landed(), excuse) {
+                (Some(Ok(landing)), _) => return Ok(self.landed(landing)),
+                (Some(Err(_)), Some((value, _))) => return Ok(self.served_stale(value)),
+                (Some(Err(error)), None) => {
+                    self.missed();
+                    return Err(error.clone());
+                }
+                (None, Some((value, _))) if has_waited => return Ok(self.served_stale(value)),
+                (None, _) => {}
+            }
+            if let Some((value, past)) = stale
+                && *past < takes.while_renewed
+            {
+                return Ok(self.served_stale(value));
+            }
+            tokio::select! {
+                () = news => {}
+                () = &mut patience, if takes.on_error > 0 && !has_waited => has_waited = true,
+            }
+        }
     }
 
     /// The flight of a key: the one that is under way, or one that begins now.
@@ -453,10 +470,7 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
             return Err(Error::Overloaded { waiting, retry_after: Duration::from_millis(100) });
         }
         let stands = |flight: &Flight<V>| self.tier1.still_stands(key, flight.stamp, &flight.tags);
-        let start = || {
-            let stamp = self.tier1.ticket(key).stamp;
-            Flight::new(stamp, self.tier1.tags.hold(keep.tags.iter().map(|tag| &**tag)))
-        };
+        let start = || Flight::new(self.tier1.stamp(), self.tier1.tags.hold(keep.tags.iter().map(|tag| &**tag)));
         let (flight, is_new) = self.tier1.flights.join(key, stands, start);
         if is_new {
             load::depart(self, key, keep, load, &flight);
@@ -535,26 +549,22 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
         }
         let whole = millis(keep.ttl.unwrap_or(config.ttl).min(config.ttl_max));
         let fresh = whole - (whole as f64 * config.ttl_jitter * crate::redis::chance()) as u64;
-        let stale = self.revalidates(keep).max(self.excuses(keep));
+        let takes = self.takes(keep);
+        let stale = takes.while_renewed.max(takes.on_error);
         (fresh, stale.min(millis(config.ttl_max)).min(u64::from(u32::MAX)))
     }
 
-    pub(crate) fn entry(
-        &self,
-        value: Option<V>,
-        weight: usize,
-        fresh: u64,
-        stale: u64,
-        tags: crate::tier1::Tag,
-    ) -> Entry<V> {
+    pub(crate) fn entry(&self, value: Option<V>, weight: usize, fresh: u64, stale: u64, tags: Tag) -> Entry<V> {
         Entry {
             value,
-            fresh_until: self.config.clock.now().saturating_add(fresh),
-            stale_for: u32::try_from(stale).unwrap_or(u32::MAX),
-            weight: u32::try_from(weight + tags.bytes()).unwrap_or(u32::MAX),
-            stamp: 0,
-            tags,
-            unwatched: false,
+            terms: Terms {
+                fresh_until: self.config.clock.now().saturating_add(fresh),
+                stamp: 0,
+                stale_for: u32::try_from(stale).unwrap_or(u32::MAX),
+                weight: u32::try_from(weight + tags.bytes()).unwrap_or(u32::MAX),
+                tags,
+                unwatched: false,
+            },
         }
     }
 }

@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::error::Error;
 use crate::key::KeyRef;
@@ -21,13 +22,15 @@ pub(crate) struct Landing<V> {
     pub(crate) loaded: bool,
 }
 
-type Landed<V> = Result<Landing<V>, Error>;
+pub(crate) type Landed<V> = Result<Landing<V>, Error>;
 
 /// One load. It lands once; whoever waits for it may leave without harm to the others.
 #[derive(Debug)]
 pub(crate) struct Flight<V> {
     landed: OnceLock<Landed<V>>,
-    done: Notify,
+    /// A value past its TTL that was found on the way, and by how many milliseconds.
+    stale: OnceLock<(V, u64)>,
+    news: Notify,
     /// The version it began under and the tags of its value: who comes after a change of these does not join.
     pub(crate) stamp: Stamp,
     pub(crate) tags: Tag,
@@ -35,24 +38,32 @@ pub(crate) struct Flight<V> {
 
 impl<V: Clone> Flight<V> {
     pub(crate) fn new(stamp: Stamp, tags: Tag) -> Arc<Self> {
-        Arc::new(Self { landed: OnceLock::new(), done: Notify::new(), stamp, tags })
+        Arc::new(Self { landed: OnceLock::new(), stale: OnceLock::new(), news: Notify::new(), stamp, tags })
     }
 
     /// Gives everybody the result; the first one counts.
     pub(crate) fn land(&self, result: Landed<V>) {
         let _ = self.landed.set(result);
-        self.done.notify_waiters();
+        self.news.notify_waiters();
     }
 
-    /// The result. Cancel-safe.
-    pub(crate) async fn landed(&self) -> Landed<V> {
-        loop {
-            let done = self.done.notified();
-            if let Some(result) = self.landed.get() {
-                return result.clone();
-            }
-            done.await;
-        }
+    /// Tells of a value past its TTL: whoever takes such values need not wait.
+    pub(crate) fn found_stale(&self, value: V, past: u64) {
+        let _ = self.stale.set((value, past));
+        self.news.notify_waiters();
+    }
+
+    pub(crate) fn landed(&self) -> Option<&Landed<V>> {
+        self.landed.get()
+    }
+
+    pub(crate) fn stale(&self) -> Option<&(V, u64)> {
+        self.stale.get()
+    }
+
+    /// The next news; to be taken before looking what there is.
+    pub(crate) fn news(&self) -> Notified<'_> {
+        self.news.notified()
     }
 }
 

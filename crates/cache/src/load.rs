@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tidegate_redis_ops::Class;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::cache::Shared;
 use crate::clock::millis;
 use crate::error::{BoxError, Error};
-use crate::flight::{Flight, Landing};
+use crate::flight::{Flight, Landed, Landing};
 use crate::keep::Keep;
 use crate::key::{Key, KeyRef};
 use crate::redis::{Found, Granted, Lease, Tier2, Write};
@@ -52,9 +53,9 @@ pub(crate) fn depart<V: Clone + Send + Sync + 'static>(
                 if result.is_err() {
                     pilot.shared.metrics.load_failures.inc();
                 }
-                pilot.flight.land(result);
+                pilot.land(result);
             }
-            () = stop.cancelled() => pilot.flight.land(Err(Error::Closed)),
+            () = stop.cancelled() => pilot.land(Err(Error::Closed)),
         }
     });
 }
@@ -69,16 +70,21 @@ struct Pilot<V: Clone + Send + Sync + 'static> {
 impl<V: Clone + Send + Sync + 'static> Drop for Pilot<V> {
     fn drop(&mut self) {
         self.shared.metrics.loading.sub(1.0);
-        self.shared.tier1.flights.end(self.key.as_ref(), &self.flight);
         if std::thread::panicking() {
             self.shared.metrics.load_failures.inc();
         }
         // Without effect where it has landed.
-        self.flight.land(Err(Error::LoadPanicked));
+        self.land(Err(Error::LoadPanicked));
     }
 }
 
 impl<V: Clone + Send + Sync + 'static> Pilot<V> {
+    /// Whoever comes from now on begins anew.
+    fn land(&self, result: Landed<V>) {
+        self.shared.tier1.flights.end(self.key.as_ref(), &self.flight);
+        self.flight.land(result);
+    }
+
     async fn fly(&self, keep: Keep, load: Load<V>) -> Result<Landing<V>, Error> {
         match &self.shared.tier2 {
             None => self.load_alone(&keep, load).await,
@@ -119,7 +125,7 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
             return;
         }
         let mut entry = shared.entry(value, weight, fresh, stale, self.flight.tags.clone());
-        entry.unwatched = unwatched;
+        entry.terms.unwatched = unwatched;
         shared.tier1.fill(self.key.as_ref(), ticket, entry);
     }
 
@@ -127,19 +133,13 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
     async fn load_with(&self, tier2: &Tier2, keep: &Keep, load: Load<V>) -> Result<Landing<V>, Error> {
         match self.find_or_lease(tier2, keep).await {
             Ok(Turn::Found(landing)) => Ok(landing),
-            Ok(Turn::Ours(granted, ticket, stale)) => {
-                let loaded = self.load_under(tier2, granted, ticket, keep, load).await;
-                match (loaded, stale) {
-                    (Err(error), Some(value)) => {
-                        tracing::debug!(%error, "a value past its TTL is given instead");
-                        self.shared.metrics.load_failures.inc();
-                        Ok(Landing { value: self.shared.served_stale(value), loaded: false })
-                    }
-                    (loaded, _) => loaded,
-                }
-            }
+            Ok(Turn::Ours(granted, ticket)) => self.load_under(tier2, granted, ticket, keep, load).await,
             Err(Error::Redis(error)) => {
-                tracing::debug!(%error, "loading without Redis");
+                // What Redis refuses it will refuse again: somebody should know.
+                match error.class() {
+                    Class::Refused | Class::Fatal => tracing::warn!(%error, "loading without Redis"),
+                    Class::Transient | Class::Ambiguous => tracing::debug!(%error, "loading without Redis"),
+                }
                 let ticket = self.shared.tier1.ticket(self.key.as_ref());
                 let value = self.run(load).await?;
                 self.remember(ticket, keep, value.clone(), true);
@@ -153,13 +153,11 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
     async fn find_or_lease(&self, tier2: &Tier2, keep: &Keep) -> Result<Turn<V>, Error> {
         let shared = &self.shared;
         let key = self.key.as_ref();
-        let mut stale = None;
         let mut pause = LOOK_AGAIN;
         loop {
             let changed = tier2.changes_of(key.text);
             let ticket = shared.tier1.ticket(key);
-            let lives =
-                millis(keep.ttl.unwrap_or(shared.config.ttl).min(shared.config.ttl_max)) + shared.revalidates(keep);
+            let lives = millis(keep.ttl.unwrap_or(shared.config.ttl).min(shared.config.ttl_max));
             let opening = tier2.open(&self.flight.tags, lives).await?;
             let seen = match tier2.read(key).await? {
                 Found::Alive(alive) => {
@@ -168,11 +166,7 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
                     let value = shared.take(key, ticket, alive).await;
                     match value {
                         Some(value) if past == 0 => return Ok(Turn::Found(Landing { value, loaded: false })),
-                        // It is given to all who come while it is renewed, as they ask for no more.
-                        Some(Some(value)) if past < shared.revalidates(keep) => {
-                            self.flight.land(Ok(Landing { value: shared.served_stale(value), loaded: false }));
-                        }
-                        Some(Some(value)) if past < shared.excuses(keep) => stale = Some(value),
+                        Some(Some(value)) => self.flight.found_stale(value, past),
                         _ => {}
                     }
                     id
@@ -180,8 +174,8 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
                 Found::Dead(id) => id,
                 Found::Absent => Vec::new(),
             };
-            match tier2.lease(key, &seen).await? {
-                Lease::Granted(token) => return Ok(Turn::Ours(Granted { token, opening }, ticket, stale)),
+            match tier2.lease(key, &seen, &opening).await? {
+                Lease::Granted(token) => return Ok(Turn::Ours(Granted { token, opening }, ticket)),
                 Lease::Changed => {}
                 Lease::Busy(left) => {
                     tokio::select! {
@@ -241,6 +235,6 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
 enum Turn<V> {
     /// Redis had it.
     Found(Landing<V>),
-    /// It loads; what it may give instead if that fails.
-    Ours(Granted, Ticket, Option<V>),
+    /// It loads.
+    Ours(Granted, Ticket),
 }

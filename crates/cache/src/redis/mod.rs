@@ -12,6 +12,7 @@ mod record;
 mod scripts;
 mod session;
 mod sweep;
+mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,7 @@ use keys::Keys;
 use record::{Header, Payload, Record};
 use session::{Session, Sessions};
 use sweep::Sweeps;
+use token::Token;
 
 pub use docs::redis_reference;
 pub(crate) use hear::Changes;
@@ -249,6 +251,10 @@ impl Tier2 {
         }));
         tier2.0.tasks.spawn(session::keep_verified(Arc::downgrade(&tier2.0), tier2.0.stop.clone()));
         tier2.0.tasks.spawn(sweep::keep_swept(Arc::downgrade(&tier2.0), tier2.0.stop.clone()));
+        // Known before anybody asks, if Redis is there.
+        if let Err(error) = tier2.0.session().await {
+            tracing::debug!(%error, "Redis is away for the moment");
+        }
         Ok(tier2)
     }
 
@@ -409,18 +415,31 @@ impl Tier2 {
         }
     }
 
-    pub(crate) async fn lease(&self, key: KeyRef<'_>, seen: &[u8]) -> Result<Lease, Error> {
+    /// Takes the right to load. Of a holder who began before something that covers the key was changed it is taken away: what
+    /// that one loads nobody may keep.
+    pub(crate) async fn lease(&self, key: KeyRef<'_>, seen: &[u8], opening: &Opening) -> Result<Lease, Error> {
         let inner = &self.0;
-        let token = Bytes::from(format!("{:016x}", random()));
+        let token = Token::new(opening);
         let names = [inner.keys.value(key.text), inner.keys.lease(key.text)];
-        let args = [token.clone(), decimal(millis(LEASE)), Bytes::copy_from_slice(seen)];
-        let reply = inner.redis.run(&scripts::LEASE, &names, &args).await?.into_array()?;
-        let word = |at: usize| reply.get(at).map_or(Ok(0), Value::as_int);
-        Ok(match word(0)? {
-            1 => Lease::Granted(token),
-            2 => Lease::Changed,
-            _ => Lease::Busy(Duration::from_millis(u64::try_from(word(1)?).unwrap_or(0).max(1))),
-        })
+        let mut args = [token.text.clone(), decimal(millis(LEASE)), Bytes::copy_from_slice(seen), Bytes::new()];
+        loop {
+            let reply = inner.redis.run(&scripts::LEASE, &names, &args).await?.into_array()?;
+            let left = match &reply[..] {
+                [Value::Int(1)] => return Ok(Lease::Granted(token.text)),
+                [Value::Int(2)] => return Ok(Lease::Changed),
+                [_, left, Value::Bytes(holder)] => {
+                    let session = inner.session().await?;
+                    if *holder != args[3] && token.outdates(holder, |sequence| session.covers(key.text, sequence)) {
+                        args[3] = holder.clone();
+                        continue;
+                    }
+                    left.as_int()?
+                }
+                // It ran out between two looks.
+                _ => 1,
+            };
+            return Ok(Lease::Busy(Duration::from_millis(u64::try_from(left).unwrap_or(0).max(1))));
+        }
     }
 
     /// Deletes values; how many there were.

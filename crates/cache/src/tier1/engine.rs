@@ -5,12 +5,15 @@
 //! there were as many entries as there may be.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use quick_cache::sync::Cache;
-use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
+use quick_cache::{Equivalent, Lifecycle, OptionsBuilder, Weighter};
 use tidegate_metrics::Counter;
 
-use super::entry::Entry;
+use super::entry::{Entry, Terms};
 use crate::config::Config;
 use crate::key::{Hashed, Key, KeyRef};
 use crate::stats::Metrics;
@@ -23,7 +26,68 @@ const LARGEST_PER_SHARD: u64 = 8;
 const SHARD_ENTRIES: usize = 65_536;
 
 pub(super) struct Engine<V> {
-    cache: Cache<Key, Entry<V>, Weigh, Hashed, Evicted>,
+    cache: Cache<Kept, Option<V>, Weigh, Hashed, Evicted>,
+    /// Bytes its entries take.
+    held: Arc<AtomicU64>,
+}
+
+/// A key and the terms of its value. The engine copies a value out under its lock, and all a reader is shown before is the
+/// key: terms that lie there are judged in place, so that a hit copies nothing but the value.
+struct Kept {
+    key: Key,
+    terms: Terms,
+    held: Arc<AtomicU64>,
+}
+
+impl Kept {
+    fn bytes(&self) -> u64 {
+        ENTRY_BYTES + self.key.text().len() as u64 + u64::from(self.terms.weight)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes(), Ordering::Relaxed);
+    }
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Kept {}
+
+impl Hash for Kept {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
+
+/// A key that is looked up, and what is to be told of the terms found there.
+struct Asked<'a, F> {
+    key: KeyRef<'a>,
+    judge: F,
+}
+
+impl<F> Hash for Asked<'_, F> {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
+
+impl<F: Fn(&Terms)> Equivalent<Kept> for Asked<'_, F> {
+    #[inline]
+    fn equivalent(&self, kept: &Kept) -> bool {
+        let is_it = self.key.equivalent(&kept.key);
+        if is_it {
+            (self.judge)(&kept.terms);
+        }
+        is_it
+    }
 }
 
 /// Bytes of an entry, or its least share.
@@ -32,9 +96,9 @@ struct Weigh {
     least: u64,
 }
 
-impl<V> Weighter<Key, Entry<V>> for Weigh {
-    fn weight(&self, key: &Key, entry: &Entry<V>) -> u64 {
-        self.least.max(ENTRY_BYTES + key.text().len() as u64 + u64::from(entry.weight))
+impl<V> Weighter<Kept, Option<V>> for Weigh {
+    fn weight(&self, kept: &Kept, _: &Option<V>) -> u64 {
+        self.least.max(kept.bytes())
     }
 }
 
@@ -42,17 +106,17 @@ impl<V> Weighter<Key, Entry<V>> for Weigh {
 #[derive(Clone, Debug)]
 struct Evicted(Counter);
 
-impl<V> Lifecycle<Key, Entry<V>> for Evicted {
-    type RequestState = [Option<(Key, Entry<V>)>; 2];
+impl<V> Lifecycle<Kept, Option<V>> for Evicted {
+    type RequestState = [Option<(Kept, Option<V>)>; 2];
 
     fn begin_request(&self) -> Self::RequestState {
         [None, None]
     }
 
-    fn on_evict(&self, state: &mut Self::RequestState, key: Key, entry: Entry<V>) {
+    fn on_evict(&self, state: &mut Self::RequestState, kept: Kept, value: Option<V>) {
         self.0.inc();
         if let Some(free) = state.iter_mut().find(|place| place.is_none()) {
-            *free = Some((key, entry));
+            *free = Some((kept, value));
         }
     }
 }
@@ -74,34 +138,38 @@ impl<V: Clone> Engine<V> {
             .expect("all that is needed is given");
         let least = config.bytes_max / entries as u64;
         let cache = Cache::with_options(options, Weigh { least }, Hashed, Evicted(metrics.evictions.clone()));
-        Self { cache }
+        Self { cache, held: Arc::default() }
     }
 
+    /// The value of a key, after `judge` was told its terms.
     #[inline]
-    pub(super) fn get(&self, key: &KeyRef<'_>) -> Option<Entry<V>> {
-        self.cache.get(key)
+    pub(super) fn get(&self, key: KeyRef<'_>, judge: impl Fn(&Terms)) -> Option<Option<V>> {
+        self.cache.get(&Asked { key, judge })
     }
 
     pub(super) fn insert(&self, key: KeyRef<'_>, entry: Entry<V>) {
-        self.cache.insert(key.to_key(), entry);
+        let kept = Kept { key: key.to_key(), terms: entry.terms, held: self.held.clone() };
+        self.held.fetch_add(kept.bytes(), Ordering::Relaxed);
+        self.cache.insert(kept, entry.value);
     }
 
-    pub(super) fn remove(&self, key: &KeyRef<'_>) -> Option<Entry<V>> {
-        self.cache.remove(key).map(|(_, entry)| entry)
+    pub(super) fn remove(&self, key: KeyRef<'_>) -> Option<Entry<V>> {
+        let (kept, value) = self.cache.remove(&Asked { key, judge: |_: &Terms| () })?;
+        Some(Entry { value, terms: kept.terms.clone() })
     }
 
     /// Walks all entries, shard by shard, and keeps those that are to be kept. Takes a while: never on an async thread.
-    pub(super) fn retain(&self, keep: impl Fn(&Key, &Entry<V>) -> bool) {
-        self.cache.retain(keep);
+    pub(super) fn retain(&self, keep: impl Fn(&Key, &Terms, &Option<V>) -> bool) {
+        self.cache.retain(|kept, value| keep(&kept.key, &kept.terms, value));
     }
 
     pub(super) fn len(&self) -> usize {
         self.cache.len()
     }
 
-    /// What its entries weigh.
+    /// Bytes its entries take.
     pub(super) fn bytes(&self) -> u64 {
-        self.cache.weight()
+        self.held.load(Ordering::Relaxed)
     }
 }
 

@@ -12,6 +12,7 @@ mod sweep;
 mod tags;
 mod wide;
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +30,7 @@ use engine::Engine;
 use stripes::Stripes;
 use wide::Wide;
 
-pub(crate) use entry::Entry;
+pub(crate) use entry::{Entry, Terms};
 pub(crate) use tags::{Tag, Tags};
 pub(crate) use wide::Stamp;
 
@@ -40,6 +41,26 @@ pub(crate) struct Ticket {
     pub(crate) stamp: Stamp,
     /// When.
     pub(crate) at: u64,
+}
+
+/// What tier 1 says of a key.
+pub(crate) enum Look<V> {
+    /// It may be given.
+    Fresh(Option<V>),
+    /// It is past its TTL by so many milliseconds, and nothing changed it.
+    Stale(V, u64),
+    /// It may not be given, because what others change is not known.
+    Unverified,
+    /// Nothing that may be given.
+    Nothing,
+}
+
+#[derive(Clone, Copy)]
+enum Verdict {
+    Fresh,
+    Stale(u64),
+    Unverified,
+    Dead,
 }
 
 pub(crate) struct Tier1<V> {
@@ -92,16 +113,35 @@ impl<V: Clone + Send + Sync + 'static> Tier1<V> {
         KeyRef::new(text, &self.hasher)
     }
 
-    /// The entry of a key, if nothing that covers it changed since it was begun; it may be past its TTL.
+    /// What may be given of a key. `verified`: what others change is known.
     #[inline]
-    pub(crate) fn get(&self, key: KeyRef<'_>, now: u64) -> Option<Entry<V>> {
-        let entry = self.engine.get(&key)?;
-        (now < entry.dies_at() && self.stands(key, &entry)).then_some(entry)
+    pub(crate) fn look(&self, key: KeyRef<'_>, now: u64, verified: bool) -> Look<V> {
+        let verdict = Cell::new(Verdict::Dead);
+        let value = self.engine.get(key, |terms| verdict.set(self.judge(key, terms, now, verified)));
+        match (value, verdict.get()) {
+            (Some(value), Verdict::Fresh) => Look::Fresh(value),
+            (Some(Some(value)), Verdict::Stale(past)) => Look::Stale(value, past),
+            (Some(_), Verdict::Unverified) => Look::Unverified,
+            _ => Look::Nothing,
+        }
     }
 
     #[inline]
-    fn stands(&self, key: KeyRef<'_>, entry: &Entry<V>) -> bool {
-        self.wide.stands(key, entry.stamp) && entry.tags.stand(entry.stamp)
+    fn judge(&self, key: KeyRef<'_>, terms: &Terms, now: u64, verified: bool) -> Verdict {
+        if !self.stands(key, terms) {
+            Verdict::Dead
+        } else if now < terms.fresh_until {
+            if verified || terms.unwatched { Verdict::Fresh } else { Verdict::Unverified }
+        } else if now < terms.dies_at() && verified {
+            Verdict::Stale(now - terms.fresh_until)
+        } else {
+            Verdict::Dead
+        }
+    }
+
+    #[inline]
+    fn stands(&self, key: KeyRef<'_>, terms: &Terms) -> bool {
+        self.wide.stands(key, terms.stamp) && terms.tags.stand(terms.stamp)
     }
 
     /// Whether something a caller may join still stands: a load that was begun under `stamp`.
@@ -117,12 +157,12 @@ impl<V: Clone + Send + Sync + 'static> Tier1<V> {
 
     /// Keeps what was read under a ticket, unless it may have changed since; whether it is kept.
     pub(crate) fn fill(&self, key: KeyRef<'_>, ticket: Ticket, mut entry: Entry<V>) -> bool {
-        entry.stamp = ticket.stamp;
-        let dies_at = entry.dies_at();
+        entry.terms.stamp = ticket.stamp;
+        let dies_at = entry.terms.dies_at();
         {
             let epoch = self.stripes.lock(key.hash);
             let unchanged =
-                *epoch == ticket.epoch && self.wide.admits(key, ticket.stamp) && entry.tags.stand(ticket.stamp);
+                *epoch == ticket.epoch && self.wide.admits(key, ticket.stamp) && entry.terms.tags.stand(ticket.stamp);
             if !unchanged && self.planted != Planted::NoFillGuard {
                 self.metrics.raced.inc();
                 return false;
@@ -139,21 +179,21 @@ impl<V: Clone + Send + Sync + 'static> Tier1<V> {
         let forgotten = {
             let mut epoch = self.stripes.lock(key.hash);
             *epoch += 1;
-            self.engine.remove(&key)
+            self.engine.remove(key)
         };
         self.flights.detach(key);
         let entry = forgotten?;
-        let alive = self.clock.now() < entry.dies_at() && self.stands(key, &entry);
+        let alive = self.clock.now() < entry.terms.dies_at() && self.stands(key, &entry.terms);
         entry.value.filter(|_| alive)
     }
 
     /// Keeps a value where there is nothing but this tier.
     pub(crate) fn put(&self, key: KeyRef<'_>, mut entry: Entry<V>) {
-        let dies_at = entry.dies_at();
+        let dies_at = entry.terms.dies_at();
         {
             let mut epoch = self.stripes.lock(key.hash);
             *epoch += 1;
-            entry.stamp = self.wide.now();
+            entry.terms.stamp = self.wide.now();
             self.engine.insert(key, entry);
         }
         self.flights.detach(key);

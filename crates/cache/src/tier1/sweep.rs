@@ -24,14 +24,14 @@ impl<V: Clone + Send + Sync + 'static> Tier1<V> {
         // What is kept from here on says itself when it dies.
         self.next_death.store(u64::MAX, Ordering::SeqCst);
         let (expired, next) = (Cell::new(0), Cell::new(u64::MAX));
-        self.engine.retain(|key, entry| {
-            let dies_at = entry.dies_at();
+        self.engine.retain(|key, terms, _| {
+            let dies_at = terms.dies_at();
             let is_expired = dies_at <= now;
             if is_expired {
                 expired.set(expired.get() + 1);
                 return false;
             }
-            let stands = self.stands(key.as_ref(), entry);
+            let stands = self.stands(key.as_ref(), terms);
             if stands {
                 next.set(next.get().min(dies_at));
             }
@@ -49,12 +49,12 @@ impl<V: Clone + Send + Sync + 'static> Tier1<V> {
         let stamp = self.wide.forget_prefix(prefix, usize::MAX);
         let _one = self.sweeping.lock();
         let cleared = Cell::new(0);
-        self.engine.retain(|key, entry| {
-            if entry.stamp >= stamp || !key.text().starts_with(prefix) {
+        self.engine.retain(|key, terms, value| {
+            if terms.stamp >= stamp || !key.text().starts_with(prefix) {
                 return true;
             }
-            if entry.value.is_some() && now < entry.dies_at() && self.wide.is_above_floor(entry.stamp) {
-                cleared.set(cleared.get() + u64::from(entry.tags.stand(entry.stamp)));
+            if value.is_some() && now < terms.dies_at() && self.wide.is_above_floor(terms.stamp) {
+                cleared.set(cleared.get() + u64::from(terms.tags.stand(terms.stamp)));
             }
             false
         });

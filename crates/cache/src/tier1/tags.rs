@@ -131,3 +131,40 @@ impl fmt::Debug for Tags {
         f.write_str("Tags")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_known_as_long_as_somebody_bears_it() {
+        let (tags, wide) = (Tags::default(), Wide::new());
+        let (one, two) = (tags.hold(["a", "b"]), tags.hold(["b"]));
+        assert_eq!(tags.len(), 2);
+        let before = wide.now();
+        tags.changed("a", &wide);
+        assert!(!one.stand(before) && two.stand(before) && one.stand(wide.now()));
+        drop(one);
+        assert_eq!(tags.len(), 1);
+        drop((two, tags.hold([])));
+        assert_eq!(tags.len(), 0);
+        tags.changed("nobody's", &wide);
+        assert_eq!(tags.len(), 0);
+    }
+
+    #[test]
+    fn a_generation_that_was_learnt_before_a_change_is_not_used() {
+        let (tags, wide) = (Tags::default(), Wide::new());
+        let held = tags.hold(["a"]);
+        let tag = held.iter().next().unwrap();
+        let asked = wide.now();
+        tag.learn(5, asked);
+        assert_eq!(tag.generation(), Some(5));
+        tags.changed("a", &wide);
+        assert_eq!(tag.generation(), None);
+        tag.learn(5, asked);
+        assert_eq!(tag.generation(), None, "the answer to a question from before the change");
+        tag.learn(6, wide.now());
+        assert_eq!(tag.generation(), Some(6));
+    }
+}

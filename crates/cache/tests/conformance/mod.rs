@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidegate_cache::{Cache, Config, Error, Invalidation, Keep};
+use tidegate_cache::{Cache, Error, Invalidation, Keep};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -374,6 +374,7 @@ pub async fn a_closed_cache_ends_loads_and_takes_no_more(cache: Cache<Bytes>) {
     assert!(matches!(cache.get_or_load("b", Keep::new(), brings("v")).await, Err(Error::Closed)));
 }
 
+/// Every case as a test of the backend that `$open` builds.
 #[macro_export]
 macro_rules! conformance {
     ($open:path) => {
@@ -405,6 +406,3 @@ macro_rules! conformance {
         })*
     };
 }
-
-/// Keeps the compiler from finding `Config` unused where a backend needs no settings of its own.
-pub type Settings = Config;
