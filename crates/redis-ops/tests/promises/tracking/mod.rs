@@ -1,5 +1,8 @@
 //! What others do to tracked keys is heard, in Redis's order, or the connection's end is.
 
+mod everywhere;
+mod unheard;
+
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -7,10 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tidegate_redis_ops::{Class, Redis, Script, Tracking, Watcher, acl_line};
-use tidegate_test_redis::{Cluster, Fault, Proxy, Sentinel, Server, Toward};
+use tidegate_test_redis::{Fault, Proxy, Server, Toward};
 use tokio::sync::Notify;
 
-use crate::{FOREVER, command, connect, connect_with, until};
+use crate::{FOREVER, command, connect, until};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Heard {
@@ -180,75 +183,6 @@ async fn own_writes_are_not_heard_and_those_of_own_scripts_are_after_their_reply
     let script = Script::new("write", "return redis.call('SET', KEYS[1], ARGV[1])");
     tracked.run(&script, &["t:script".into()], ["1".into()]).await.unwrap();
     log.wait_for_key("t:script").await;
-}
-
-#[tokio::test]
-async fn a_script_run_unheard_is_heard_by_others_only_and_ends_the_key_no_later() {
-    let (server, cluster) = (Server::start().await, Cluster::start().await);
-    for redis in [connect(&server.url()).await, connect(&cluster.url()).await] {
-        let ((tracked, log), (_other, other_log)) = (track(&redis).await, track(&redis).await);
-        until(async || tracked.ping_all().await.ok()).await;
-        let script = Script::new(
-            "write",
-            "if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1], 'PX', 60000) end return ARGV[1]",
-        );
-        let life = Duration::from_secs(60);
-        let run = async |key: &Bytes, value: &str| {
-            let args = [Bytes::copy_from_slice(value.as_bytes())];
-            let reply = tracked.run_unheard(&script, std::slice::from_ref(key), args, life).await.unwrap();
-            assert_eq!(reply.as_str().unwrap(), value);
-        };
-        // Until each node knows the script.
-        for number in 0..30 {
-            run(&format!("t:{number}").into(), "x").await;
-        }
-        log.heard.lock().clear();
-        for number in 0..100 {
-            run(&format!("t:{number}").into(), "y").await;
-        }
-        other_log.wait_for_key("t:99").await;
-        let left = command(&redis, &["PTTL", "t:7"]).await.unwrap().as_int().unwrap();
-        assert!((50_000..60_000).contains(&left), "{left}");
-        // It wrote nothing: a longer life ends no later than asked, and what is not there does not come to be.
-        command(&redis, &["SET", "t:long", "1", "EX", "100000"]).await.unwrap();
-        run(&"t:long".into(), "").await;
-        assert!(command(&redis, &["PTTL", "t:long"]).await.unwrap().as_int().unwrap() < 60_000);
-        run(&"t:absent".into(), "").await;
-        assert_eq!(command(&redis, &["EXISTS", "t:absent"]).await.unwrap().as_int().unwrap(), 0);
-        log.wait_for_key("t:long").await;
-        assert_eq!(log.keys(), ["t:long"]);
-    }
-}
-
-#[tokio::test]
-async fn a_script_run_unheard_runs_once_whatever_redis_says() {
-    let line = acl_line("app", "t:", "t:").replace(">password", ">secret").replace(" +multi +exec", "");
-    let forbidden = Server::builder().acl(line.trim_start_matches("ACL SETUSER ")).start().await;
-    let count = Script::new("count", "return redis.call('INCR', KEYS[1])");
-    let life = Duration::from_secs(60);
-    let counted = async |redis: &Redis| redis.run_unheard(&count, &["t:n".into()], [], life).await;
-    let redis = connect(&forbidden.url_as("app", "secret")).await;
-    let (tracked, _log) = track(&redis).await;
-    for round in 1..=3 {
-        assert_eq!(counted(&tracked).await.unwrap().as_int().unwrap(), round, "transactions are forbidden");
-        assert_eq!(counted(&redis).await.unwrap().as_int().unwrap(), round + 1, "nobody watches");
-        command(&redis, &["DECRBY", "t:n", "1"]).await.unwrap();
-    }
-
-    let server = Server::start().await;
-    let redis = connect(&server.url()).await;
-    let (tracked, _log) = track(&redis).await;
-    for round in 1..=3 {
-        server.command(&["SCRIPT", "FLUSH"]).await;
-        assert_eq!(counted(&tracked).await.unwrap().as_int().unwrap(), 2 * round - 1, "the script was forgotten");
-        assert_eq!(counted(&tracked).await.unwrap().as_int().unwrap(), 2 * round);
-    }
-    command(&redis, &["SET", "t:n", "text"]).await.unwrap();
-    assert_eq!(counted(&tracked).await.unwrap_err().class(), Class::Refused);
-    server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    let error = counted(&tracked).await.unwrap_err();
-    assert_eq!((error.code(), error.class()), ("OOM", Class::Refused), "{error}");
-    command(&tracked, &["GET", "t:n"]).await.unwrap();
 }
 
 #[tokio::test]
@@ -526,154 +460,4 @@ async fn nobody_can_turn_the_tracking_off() {
     }
     let overlapping = redis.track(tracking(&["a", "ab"]), Arc::new(Log::default())).await;
     assert_eq!(overlapping.unwrap_err().class(), Class::Fatal);
-}
-
-/// Passed in every way Redis can be reached.
-async fn others_are_heard(redis: &Redis) {
-    let (tracked, log) = track(redis).await;
-    until(async || tracked.ping_all().await.ok()).await;
-    let keys: Vec<Bytes> = (0..50).map(|number| format!("t:{number}").into()).collect();
-    for key in &keys {
-        redis.command("SET", Some(key.clone()), vec![key.clone(), key.clone()]).await.unwrap();
-        assert_eq!(
-            tracked.command("GET", Some(key.clone()), vec![key.clone()]).await.unwrap().into_bytes().unwrap(),
-            key
-        );
-        assert_eq!(log.keys().last(), Some(key), "heard before the reply");
-    }
-    let values: Vec<Bytes> = tracked.get_many(&keys).await.unwrap().into_iter().flatten().collect();
-    assert_eq!(values, keys);
-    assert_eq!(tracked.run_ids().await.unwrap(), redis.run_ids().await.unwrap());
-    tracked.close().await;
-}
-
-#[tokio::test]
-async fn on_one_server_also_with_a_tiny_tracking_table() {
-    let server = Server::builder().config("tracking-table-max-keys 1").start().await;
-    others_are_heard(&connect(&server.url()).await).await;
-    others_are_heard(&connect(&format!("redis+unix://{}", server.socket().display())).await).await;
-}
-
-#[tokio::test]
-async fn over_tls_with_a_password_in_another_database() {
-    let server = Server::builder().tls().requirepass("secret").start().await;
-    others_are_heard(&connect(&format!("{}/3?ca={}", server.url(), server.ca().display())).await).await;
-}
-
-#[tokio::test]
-async fn as_a_user_who_may_do_no_more_than_needed() {
-    let line = acl_line("app", "t:", "t:").replace(">password", ">secret");
-    let user = line.trim_start_matches("ACL SETUSER ").to_owned();
-    let server = Server::builder().acl(user.clone()).start().await;
-    others_are_heard(&connect(&server.url_as("app", "secret")).await).await;
-    let cluster = Cluster::start_with(|builder| builder.tls().acl(user.clone())).await;
-    let url = format!("{}&ca={}", cluster.url_as("app", "secret"), cluster.nodes()[0].ca().display());
-    others_are_heard(&connect(&url).await).await;
-}
-
-#[tokio::test]
-async fn at_every_node_of_a_cluster_and_at_the_one_that_takes_over() {
-    let cluster = Cluster::start().await;
-    let redis = connect(&cluster.url()).await;
-    others_are_heard(&redis).await;
-    let (tracked, log) = track(&redis).await;
-    log.wait_for_count(Heard::Connected, 3).await;
-    let before = tracked.run_ids().await.unwrap();
-    cluster.kill_primary_of("t:foo").await;
-    log.wait_for_count(Heard::Disconnected, 1).await;
-    assert_eq!(tracked.ping_all().await.unwrap_err().class(), Class::Transient);
-    log.wait_for_count(Heard::Connected, 4).await;
-    until(async || tracked.ping_all().await.ok()).await;
-    let after = tracked.run_ids().await.unwrap();
-    assert!(before.len() == 3 && after.len() == 3 && before != after);
-    until(async || command(&redis, &["SET", "t:foo", "2"]).await.ok()).await;
-    log.wait_for_key("t:foo").await;
-    assert_eq!(log.count(&Heard::Disconnected), 1, "the other nodes were not concerned");
-}
-
-#[tokio::test]
-async fn with_sentinels_through_a_failover() {
-    let group = Sentinel::start().await;
-    let redis = connect(&group.url()).await;
-    others_are_heard(&redis).await;
-    let (tracked, log) = track(&redis).await;
-    let before = tracked.run_ids().await.unwrap();
-    let former = group.kill_primary().await;
-    log.wait_for_count(Heard::Disconnected, 1).await;
-    group.wait_for_promotion(former).await;
-    log.wait_for_count(Heard::Connected, 2).await;
-    assert_ne!(until(async || tracked.run_ids().await.ok()).await, before);
-    until(async || command(&redis, &["SET", "t:after", "1"]).await.ok()).await;
-    log.wait_for_key("t:after").await;
-    assert_paired(&log);
-}
-
-#[tokio::test]
-async fn a_server_that_became_a_replica_or_was_restarted_is_noticed() {
-    let (server, other) = (Server::start().await, Server::start().await);
-    let redis = connect_with(&server.url(), |config| config.connections = 2).await;
-    let (tracked, log) = track(&redis).await;
-    tracked.ping_all().await.unwrap();
-    server.command(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]).await;
-    let error = tracked.ping_all().await.unwrap_err();
-    assert!(error.to_string().contains("replica"), "{error}");
-    log.wait_for_count(Heard::Disconnected, 1).await;
-    server.command(&["REPLICAOF", "NO", "ONE"]).await;
-    until(async || tracked.ping_all().await.ok()).await;
-
-    let before = tracked.run_ids().await.unwrap();
-    assert_eq!(tracked.run_ids().await.unwrap(), before);
-    server.kill();
-    server.restart().await;
-    assert_ne!(until(async || tracked.run_ids().await.ok()).await, before);
-}
-
-#[tokio::test]
-async fn a_node_that_joined_the_cluster_is_noticed() {
-    let cluster = Cluster::start().await;
-    let redis = connect(&cluster.url()).await;
-    let (tracked, log) = track(&redis).await;
-    log.wait_for_count(Heard::Connected, 3).await;
-    until(async || tracked.ping_all().await.ok()).await;
-    let newcomer = Server::builder().cluster_enabled().start().await;
-    let first = &cluster.nodes()[0];
-    first.cli(&["CLUSTER", "MEET", "127.0.0.1", &newcomer.port().to_string()]).await;
-    let id = newcomer.cli(&["CLUSTER", "MYID"]).await;
-    until(async || {
-        let nodes = newcomer.cli(&["CLUSTER", "NODES"]).await;
-        (nodes.lines().filter(|line| line.contains(" connected")).count() == 7).then_some(())
-    })
-    .await;
-    // A slot without keys moves: no push, no redirection tells.
-    let slot = cluster.slot_of("t:moved").await.to_string();
-    for server in std::iter::once(&newcomer).chain(cluster.nodes()) {
-        // Replicas are told by their primaries.
-        if server.cli(&["ROLE"]).await.starts_with("master") {
-            server.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]).await;
-        }
-    }
-    until(async || tracked.ping_all().await.err()).await;
-    log.wait_for_count(Heard::Connected, 4).await;
-    until(async || tracked.ping_all().await.ok()).await;
-    until(async || (!newcomer.command(&["SET", "t:moved", "1"]).await.is_error("")).then_some(())).await;
-    log.wait_for_key("t:moved").await;
-}
-
-#[tokio::test]
-async fn many_values_come_in_order_and_what_is_no_string_is_none() {
-    let server = Server::start().await;
-    let cluster = Cluster::start().await;
-    for redis in [connect(&server.url()).await, connect(&cluster.url()).await] {
-        let keys: Vec<Bytes> = (0..2500).map(|number| format!("t:{number}").into()).collect();
-        for key in keys.iter().step_by(3) {
-            redis.command("SET", Some(key.clone()), vec![key.clone(), key.clone()]).await.unwrap();
-        }
-        command(&redis, &["RPUSH", "t:1", "x"]).await.unwrap();
-        let values = redis.get_many(&keys).await.unwrap();
-        assert_eq!(values.len(), keys.len());
-        for (place, (key, value)) in keys.iter().zip(values).enumerate() {
-            assert_eq!(value.as_ref(), (place % 3 == 0).then_some(key));
-        }
-        assert_eq!(redis.get_many(&[]).await.unwrap(), []);
-    }
 }
