@@ -8,7 +8,7 @@ pub(crate) const COMMANDS: &[(&str, &[&str])] = &[
     ("scripts", &["eval", "evalsha", "script|load", "script|exists", "time"]),
     ("keys of any type", &["scan", "unlink", "del", "exists", "expire", "pexpire", "pexpireat", "pttl", "ttl", "type"]),
     ("to hear what others do to keys that are held here", &["client|tracking", "multi", "exec"]),
-    ("strings", &["get", "getdel", "set", "mget", "incr", "incrby", "decrby", "strlen"]),
+    ("strings", &["get", "getdel", "getrange", "set", "mget", "incr", "incrby", "decrby", "strlen"]),
     (
         "hashes",
         &[
