@@ -21,11 +21,11 @@ const TOKENS_MAX: usize = 10_000;
 /// What a token allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// Look: jobs, queues, metrics.
+    /// Look: jobs, queues, events, values of the cache, metrics.
     Read,
-    /// Submit, cancel and retry jobs, and work on them.
+    /// Submit, cancel and retry jobs, and work on them; publish; set and forget values of the cache.
     Submit,
-    /// Pause, resume and purge queues.
+    /// Pause, resume and purge queues; trim and delete streams; clear the cache.
     Admin,
 }
 

@@ -124,7 +124,7 @@ settings! {
         hosts: Hosts = "", "TIDEGATE_HOSTS", NONE => NONE, "Further host names this server answers for, besides loopback names and the listen address.";
     }
     "Where jobs and events are kept" {
-        redis: RedisUrl = "", "REDIS_URL", NONE => NONE, "Redis to keep jobs and events in, shared by any number of servers, instead of the embedded store: see [several servers](servers.md).";
+        redis: RedisUrl = "", "REDIS_URL", NONE => NONE, "Redis to keep jobs, events and values of the cache in, shared by any number of servers, instead of the embedded store: see [several servers](servers.md).";
         redis_prefix: RedisPrefix = "tidegate", "TIDEGATE_REDIS_PREFIX", NONE => NONE, "What the names of keys and channels on Redis begin with: servers with the same one share their queues.";
         redis_stream_prefix: StreamPrefix = "", "TIDEGATE_REDIS_STREAM_PREFIX", NONE => NONE, "What the keys of event streams on Redis begin with, before the stream's name; none: the name is the key, and streams of others are seen.";
         data: PathBuf = "./tidegate-data", "TIDEGATE_DATA", NONE => NONE, "Folder of the embedded store. One process at a time may use it.";

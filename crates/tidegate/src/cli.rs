@@ -83,7 +83,7 @@ fn command() -> Command {
     Command::new("tidegate")
         .version(env!("CARGO_PKG_VERSION"))
         .about(
-            "Durable background jobs, queues, event streams and metrics in one binary.\n\nWithout a command it serves.",
+            "Durable background jobs, queues, event streams, a cache and metrics in one binary.\n\nWithout a command it serves.",
         )
         .after_help(
             "Every flag also has an environment name and a key in the configuration file: see docs/configuration.md.",
