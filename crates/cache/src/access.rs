@@ -1,5 +1,6 @@
 //! Reading and writing without a loader: tier 1, then Redis.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -150,18 +151,22 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
         let Some(tier2) = &self.tier2 else {
             return entries.into_iter().try_for_each(|(key, value, keep)| self.put(self.tier1.key(&key), value, &keep));
         };
-        let mut writes = Vec::with_capacity(entries.len());
-        let mut keys = Vec::with_capacity(entries.len());
-        for (key, value, keep) in entries {
-            let (packed, _) = self.encode(&value).await?;
+        // They go out together: of two for one key only the last one counts.
+        let last: HashMap<String, usize> =
+            entries.iter().enumerate().map(|(place, (key, ..))| (key.clone(), place)).collect();
+        let mut writes = Vec::with_capacity(last.len());
+        for (place, (key, value, keep)) in entries.into_iter().enumerate() {
+            if last[&key] != place {
+                continue;
+            }
+            let (packed, weight) = self.encode(&value).await?;
             let (fresh, stale) = self.times(&keep, false);
             let tags = self.tier1.tags.hold(keep.tags.iter().map(|tag| &**tag));
             let opening = tier2.open(&tags, fresh + stale).await?;
-            keys.push(key.clone());
-            writes.push(Write { key: key.into(), payload: Some(packed), fresh, stale, opening });
+            let entry = self.entry(Some(value), weight, fresh, stale, tags);
+            let ending = Box::new(self.tier1.begin_write(&key, entry));
+            writes.push(Write { key: key.into(), payload: Some(packed), fresh, stale, opening, ending });
         }
-        // What is kept in memory is what is read: of writes that overlap, Redis alone knows which was last.
-        let _twice = TwoTimes::new(|| keys.iter().for_each(|key| drop(self.tier1.forget(self.tier1.key(key)))));
         tier2.write_many(writes).await
     }
 
@@ -226,8 +231,11 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
             return tokio::task::spawn_blocking(move || tier1.clear(&prefix, now)).await.map_err(|_| Error::Closed);
         };
         let _twice = TwoTimes::new(|| self.tier1.forget_prefix(prefix));
-        tier2.change_prefix(prefix).await?;
-        tier2.sweep(prefix, progress, cancel).await
+        let number = tier2.change_prefix(prefix).await?;
+        if number > 0 {
+            tier2.sweep_later(prefix, number);
+        }
+        tier2.sweep(prefix, number, progress, cancel).await
     }
 
     fn check_prefix(&self, prefix: &str) -> Result<(), Error> {

@@ -205,10 +205,10 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
             never = held.renew() => match never {},
         };
         let (fresh, stale) = shared.times(keep, value.is_none());
-        let payload = match &value {
-            None => None,
+        let (payload, weight) = match &value {
+            None => (None, 0),
             Some(value) => match shared.encode(value).await {
-                Ok((packed, _)) => Some(packed),
+                Ok((packed, weight)) => (Some(packed), weight),
                 // It is given to those who wait for it, and kept by nobody.
                 Err(Error::TooLarge { .. }) => return Ok(Landing { value: Some(value.clone()), loaded: true }),
                 Err(error) => return Err(error),
@@ -217,9 +217,10 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
         if fresh == 0 {
             return Ok(Landing { value, loaded: true });
         }
-        let write = Write { key: key.text.into(), payload, fresh, stale, opening: granted.opening };
+        let entry = shared.entry(value.clone(), weight, fresh, stale, self.flight.tags.clone());
+        let ending = Box::new(shared.tier1.begin_fill(key, entry));
+        let write = Write { key: key.text.into(), payload, fresh, stale, opening: granted.opening, ending };
         match tier2.fill(&granted.token, write).await {
-            // Redis tells of it as of any change: memory gets it with the next read.
             Ok(true) => held.filled(),
             Ok(false) => shared.metrics.raced.inc(),
             Err(error) => {

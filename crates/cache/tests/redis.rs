@@ -27,8 +27,7 @@ async fn open(url: &str, config: Config) -> Cache<Bytes> {
     let redis = Redis::connect(tidegate_redis_ops::Config::parse(url).unwrap(), &registry).await.unwrap();
     // A test that is slow is not a Redis that is away.
     let redis_timeout = std::time::Duration::from_secs(5);
-    let cache = Cache::connect(&redis, Raw, Config { redis_timeout, ..config }, &registry).await.unwrap();
-    cache
+    Cache::connect(&redis, Raw, Config { redis_timeout, ..config }, &registry).await.unwrap()
 }
 
 fn one_server(config: Config) -> Opening {
@@ -158,6 +157,50 @@ async fn a_thousand_callers_in_each_of_three_processes_share_one_load() {
         }
     }
     assert_eq!(loads.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_values_for_one_key_in_one_call_the_last_counts() {
+    let caches = processes(2).await;
+    for round in 0..20 {
+        let entries = (0..50).map(|n| (format!("k{}", n % 5), bytes(&format!("{round}:{n}")), Keep::new())).collect();
+        caches[0].set_many(entries).await.unwrap();
+        for cache in &caches {
+            until(async || cache.get("k4").await.unwrap() == Some(bytes(&format!("{round}:49")))).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_process_writes_stays_near() {
+    let [cache, other] = &processes(2).await[..] else { unreachable!() };
+    let before = cache.stats().redis.unwrap();
+    cache.set("a", bytes("set"), Keep::new().tag("t")).await.unwrap();
+    let load = || std::future::ready(Ok::<_, std::io::Error>(Some(bytes("loaded"))));
+    cache.get_or_load("b", Keep::new().tag("t"), load).await.unwrap();
+    assert_eq!((cache.peek("a"), cache.peek("b")), (Some(bytes("set")), Some(bytes("loaded"))));
+    assert_eq!(cache.stats().redis.unwrap().hits, before.hits);
+    other.invalidate(Invalidation::tag("t")).await.unwrap();
+    until(async || cache.get("a").await.unwrap().is_none() && cache.get("b").await.unwrap().is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_whose_caller_left_leaves_nothing_old() {
+    let [cache, other] = &processes(2).await[..] else { unreachable!() };
+    for round in 0..200_u32 {
+        cache.set("a", bytes("before"), Keep::new()).await.unwrap();
+        let value = bytes(&round.to_string());
+        // Polled once: on its way, perhaps.
+        let leaving = Box::pin(cache.set("a", value.clone(), Keep::new()));
+        futures_util::future::select(leaving, std::future::ready(())).await;
+        let theirs = bytes(&format!("their {round}"));
+        other.set("a", theirs.clone(), Keep::new()).await.unwrap();
+        until(async || {
+            let (here, there) = (cache.get("a").await.unwrap(), other.get("a").await.unwrap());
+            here == there && (here.as_ref() == Some(&theirs) || here.as_ref() == Some(&value))
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

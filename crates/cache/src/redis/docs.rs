@@ -44,9 +44,9 @@ there.
 
 ## What a value depends on
 
-A value is a version byte, eight random bytes, a header, and the bytes as they were given, compressed by zstd where that saves a tenth.
-The header says under which generation and sequence it was begun, and which tags it bears with the generation of each. Who
-reads it compares: another generation of the cache or of a tag, or a listed prefix of its key with a higher number, and it is dead.
+A value is a version byte, eight random bytes, the generation and the sequence it was begun under (eight bytes each, big-endian), a
+header, and the bytes as they were given, compressed by zstd where that saves a tenth.
+The header says until when it is of use, and which tags it bears with the generation of each. Who reads it compares: another generation of the cache or of a tag, or a listed prefix of its key with a higher number, and it is dead.
 So invalidating a tag, a prefix or everything is one write, however many values it covers; what is dead is swept by `SCAN` and
 `UNLINK`, or expires.
 

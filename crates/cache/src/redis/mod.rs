@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::key::KeyRef;
 use crate::stats::Metrics;
-use crate::tier1::{Tag, Tier1};
+use crate::tier1::{Ending, Tag, Tier1};
 use hear::{Ear, Rings};
 use keys::Keys;
 use record::{Header, Payload, Record};
@@ -82,13 +82,14 @@ pub(crate) struct Opening {
 }
 
 /// A value to be kept.
-#[derive(Debug)]
 pub(crate) struct Write {
     pub(crate) key: Box<str>,
     pub(crate) payload: Option<Packed>,
     pub(crate) fresh: u64,
     pub(crate) stale: u64,
     pub(crate) opening: Opening,
+    /// Memory's part.
+    pub(crate) ending: Box<dyn Ending>,
 }
 
 /// The right to load a value.
@@ -314,7 +315,11 @@ impl Tier2 {
     async fn judge(&self, key: &str, bytes: Option<Bytes>) -> Result<Option<Found>, Error> {
         let Some(bytes) = bytes else { return Ok(None) };
         let inner = &self.0;
-        let session = inner.session().await?;
+        // The nodes of a cluster are heard over links of their own: silence of one is no news.
+        let session = match inner.is_cluster {
+            true => inner.verified_session().await?,
+            false => inner.session().await?,
+        };
         let id = record::id(&bytes);
         let Some(Record { header, payload }) = record::read(&bytes) else {
             inner.metrics.unreadable.inc();
@@ -380,10 +385,17 @@ impl Tier2 {
         }
     }
 
+    /// Whoever leaves does not end it: what is sent may be done, and its ending belongs to it.
     async fn write(&self, write: Write, token: Bytes) -> Result<bool, Error> {
+        let tier2 = self.clone();
+        let written = self.0.tasks.spawn(async move { tier2.write_to_its_end(write, token).await });
+        written.await.unwrap_or(Err(Error::Closed))
+    }
+
+    async fn write_to_its_end(&self, write: Write, token: Bytes) -> Result<bool, Error> {
         let inner = &self.0;
+        let Write { key, payload, fresh, stale, opening, mut ending } = write;
         let session = inner.session().await?;
-        let Write { key, payload, fresh, stale, opening } = write;
         let now = session.remote(inner.local.now());
         let header = Header {
             generation: opening.generation,
@@ -404,8 +416,12 @@ impl Tier2 {
         // Later than this its caller has been told that nobody knows, and it must not come true any more.
         let latest = now + millis(inner.timeout) + LATE_MS;
         let args = [record, decimal(life), decimal(latest), token];
-        match inner.redis.run(&scripts::WRITE, &names, &args).await?.as_int()? {
-            1 => Ok(true),
+        let reply = inner.redis.run_unheard(&scripts::WRITE, &names, &args, Duration::from_millis(life)).await?;
+        match reply.as_int()? {
+            1 => {
+                ending.done();
+                Ok(true)
+            }
             -1 => Ok(false),
             // Or the clock of Redis was set: ask for it again.
             _ => {

@@ -3,9 +3,13 @@
 //! ```text
 //! 1 byte    version of this layout
 //! 8 bytes   a random number, another for each write: who loads anew names the one it found
+//! 8 bytes   the generation it was begun under, big-endian as the next, so that a script can compare them
+//! 8 bytes   the sequence it was begun under
 //! postcard  Header
 //! the rest  the bytes of the value, compressed where the header says so
 //! ```
+
+use std::ops::Range;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -13,15 +17,18 @@ use serde::{Deserialize, Serialize};
 use crate::compress::Packed;
 
 const VERSION: u8 = 1;
+/// Where the random number is, and where what follows it.
+const ID: Range<usize> = 1..9;
+const BEGUN: Range<usize> = 9..HEAD;
 /// Where the header begins.
-const HEAD: usize = 1 + ID_BYTES;
-/// Bytes of the number.
-pub(super) const ID_BYTES: usize = 8;
+const HEAD: usize = 25;
 
 /// What a value depends on and how long it lives. Instants are milliseconds of the clock of Redis.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Header {
+    #[serde(skip)]
     pub(super) generation: u64,
+    #[serde(skip)]
     pub(super) sequence: u64,
     pub(super) fresh_until: u64,
     pub(super) stale_for: u64,
@@ -47,9 +54,17 @@ pub(super) struct Record {
     pub(super) payload: Option<Packed>,
 }
 
+/// Generation and sequence as they lie in a record.
+pub(super) fn begun(generation: u64, sequence: u64) -> [u8; 16] {
+    let mut bytes = [0; BEGUN.end - BEGUN.start];
+    bytes[..8].copy_from_slice(&generation.to_be_bytes());
+    bytes[8..].copy_from_slice(&sequence.to_be_bytes());
+    bytes
+}
+
 /// The number a record was written under; of something else that lies there, its first bytes.
 pub(super) fn id(bytes: &[u8]) -> Vec<u8> {
-    bytes[1.min(bytes.len())..HEAD.min(bytes.len())].to_vec()
+    bytes[ID.start.min(bytes.len())..ID.end.min(bytes.len())].to_vec()
 }
 
 /// The bytes of a record.
@@ -57,6 +72,7 @@ pub(super) fn write(header: &Header, id: u64, payload: &[u8]) -> Bytes {
     let mut bytes = Vec::with_capacity(HEAD + 64 + payload.len());
     bytes.push(VERSION);
     bytes.extend_from_slice(&id.to_be_bytes());
+    bytes.extend_from_slice(&begun(header.generation, header.sequence));
     // Writing to memory does not fail.
     let mut bytes = postcard::to_extend(header, bytes).unwrap_or_default();
     bytes.extend_from_slice(payload);
@@ -69,8 +85,10 @@ pub(super) fn read(bytes: &Bytes) -> Option<Record> {
     if bytes[0] != VERSION {
         return None;
     }
-    let (header, rest): (Header, &[u8]) = postcard::take_from_bytes(body).ok()?;
+    let (mut header, rest): (Header, &[u8]) = postcard::take_from_bytes(body).ok()?;
     let rest = bytes.slice_ref(rest);
+    let number = |at: Range<usize>| bytes[at].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+    (header.generation, header.sequence) = (number(9..17), number(17..HEAD));
     let payload = match header.payload {
         Payload::Nothing => None,
         Payload::Plain => Some(Packed { bytes: rest, unpacked: None }),

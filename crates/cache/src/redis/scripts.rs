@@ -25,4 +25,5 @@ scripts! {
     LEASE = "lease";
     RENEW = "renew";
     DELETE = "delete";
+    SWEEP = "sweep";
 }

@@ -43,6 +43,46 @@ pub(crate) struct Ticket {
     pub(crate) at: u64,
 }
 
+/// A write of this process on its way to Redis, which does not tell us of it and may therefore not tell us of somebody else's
+/// at the same time either. However it ends, also by being dropped, nothing older stays.
+pub(crate) struct Writing<V: Clone + Send + Sync + 'static> {
+    /// Taken by its end.
+    pending: Option<(Ticket, Entry<V>)>,
+    key: Box<str>,
+    /// Whether loads under way are of no use to those who come later.
+    detaches: bool,
+    tier: Arc<Tier1<V>>,
+}
+
+impl<V: Clone + Send + Sync + 'static> Writing<V> {
+    fn end(&mut self, is_done: bool) {
+        let Some((ticket, entry)) = self.pending.take() else { return };
+        let key = self.tier.key(&self.key);
+        self.tier.end_write(key, ticket, Some(entry).filter(|_| is_done));
+        if self.detaches {
+            self.tier.flights.detach(key);
+        }
+    }
+}
+
+/// What is to happen in memory when a write has ended.
+pub(crate) trait Ending: Send {
+    /// Redis did it.
+    fn done(&mut self);
+}
+
+impl<V: Clone + Send + Sync + 'static> Ending for Writing<V> {
+    fn done(&mut self) {
+        self.end(true);
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> Drop for Writing<V> {
+    fn drop(&mut self) {
+        self.end(false);
+    }
+}
+
 /// What tier 1 says of a key.
 pub(crate) enum Look<V> {
     /// It may be given.
@@ -197,6 +237,42 @@ impl<V: Clone + Send + Sync + 'static> Tier1<V> {
             self.engine.insert(key, entry);
         }
         self.flights.detach(key);
+        self.dies_at(dies_at);
+    }
+
+    /// The beginning of a write of this process that is more than a fill: whatever is known of the key is forgotten.
+    pub(crate) fn begin_write(self: &Arc<Self>, text: &str, entry: Entry<V>) -> Writing<V> {
+        let key = self.key(text);
+        self.forget(key);
+        self.write(key, entry, true)
+    }
+
+    /// The beginning of a write of what was loaded.
+    pub(crate) fn begin_fill(self: &Arc<Self>, key: KeyRef<'_>, entry: Entry<V>) -> Writing<V> {
+        self.write(key, entry, false)
+    }
+
+    fn write(self: &Arc<Self>, key: KeyRef<'_>, entry: Entry<V>, detaches: bool) -> Writing<V> {
+        let pending = Some((self.ticket(key), entry));
+        Writing { pending, key: key.text.into(), detaches, tier: self.clone() }
+    }
+
+    /// The end of a write. Of writes that overlapped, and where anybody else wrote meanwhile, nobody here knows which was
+    /// last: then nothing is kept.
+    fn end_write(&self, key: KeyRef<'_>, ticket: Ticket, entry: Option<Entry<V>>) {
+        let mut dies_at = u64::MAX;
+        let mut epoch = self.stripes.lock(key.hash);
+        let undisturbed = *epoch == ticket.epoch && self.wide.admits(key, ticket.stamp);
+        *epoch += 1;
+        match entry {
+            Some(mut entry) if undisturbed && entry.terms.tags.stand(ticket.stamp) => {
+                entry.terms.stamp = ticket.stamp;
+                dies_at = entry.terms.dies_at();
+                self.engine.insert(key, entry);
+            }
+            _ => drop(self.engine.remove(key)),
+        }
+        drop(epoch);
         self.dies_at(dies_at);
     }
 
