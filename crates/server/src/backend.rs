@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use tidegate_cache::{Cache, Codec};
 use tidegate_events::Bus;
 use tidegate_metrics::Registry;
 use tidegate_queue::Queues;
@@ -76,16 +74,11 @@ impl Backend {
         }
     }
 
-    /// A cache in memory, and on Redis where there is one.
-    pub(crate) async fn cache(
-        &self,
-        codec: impl Codec<Bytes>,
-        config: tidegate_cache::Config,
-        registry: &Registry,
-    ) -> Result<Cache<Bytes>, tidegate_cache::Error> {
+    /// The Redis that others share with this server, if there is one.
+    pub(crate) fn redis(&self) -> Option<&Redis> {
         match self {
-            Self::Embedded(_) => Cache::memory(codec, config, registry),
-            Self::Redis(redis) => Cache::connect(redis, codec, config, registry).await,
+            Self::Embedded(_) => None,
+            Self::Redis(redis) => Some(redis),
         }
     }
 
@@ -117,10 +110,7 @@ impl Backend {
                 Ok(Standing { warnings, redis: None })
             }
             Self::Redis(redis) => {
-                let health = redis.health();
-                if let Some(reason) = unwell(&health) {
-                    return Err(Problem::new(Code::RedisUnavailable, reason).retry_after(RETRY_AFTER));
-                }
+                let health = check_redis(redis)?;
                 let warnings = health.warnings.iter().map(ToString::to_string).collect();
                 Ok(Standing { warnings, redis: Some((health.version, health.topology)) })
             }
@@ -165,6 +155,18 @@ impl Backend {
                 }
             }
         }
+    }
+}
+
+/// How a Redis is, without asking it.
+///
+/// # Errors
+/// The problem that keeps it from working.
+pub(crate) fn check_redis(redis: &Redis) -> Result<redis::Health, Problem> {
+    let health = redis.health();
+    match unwell(&health) {
+        Some(reason) => Err(Problem::new(Code::RedisUnavailable, reason).retry_after(RETRY_AFTER)),
+        None => Ok(health),
     }
 }
 

@@ -8,13 +8,17 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use tidegate_cache::{Cache, Codec, CodecError, DropPolicy, Error, InvalidationQueue, QueueConfig};
 use tidegate_metrics::Registry;
+use tidegate_redis_ops::Redis;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
-use crate::backend::Backend;
+use crate::app::Shown;
+use crate::backend::{Backend, check_redis};
 use crate::config::{self, Config};
+use crate::error::Problem;
 
 /// What the cache of the interface is called, in its keys on Redis and as a label of its metrics.
 const NAME: &str = "api";
@@ -29,6 +33,9 @@ pub(crate) struct Values {
     pub(crate) invalidations: InvalidationQueue,
     /// Taken by reads of many values, for as long as they hold them.
     pub(crate) batch_reads: Semaphore,
+    /// Where its second tier is, and whether that is the cache's alone.
+    redis: Option<Shown<Redis>>,
+    has_own_redis: bool,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -36,15 +43,41 @@ pub(crate) struct Values {
 impl Values {
     /// Opens the cache where the backend is, and begins to fetch what was asked for most before the last end.
     pub(crate) async fn open(backend: &Backend, config: &Config, registry: &Registry) -> Result<Self, Error> {
-        let values = backend.cache(JsonText, cache_config(config), registry).await?;
+        let own_redis = own_redis(config).await?;
+        let has_own_redis = own_redis.is_some();
+        let redis = own_redis.or_else(|| backend.redis().cloned());
+        let values = match &redis {
+            Some(redis) => Cache::connect(redis, JsonText, cache_config(config), registry).await?,
+            None => Cache::memory(JsonText, cache_config(config), registry)?,
+        };
         let invalidations = InvalidationQueue::new(&values, queue_config(config), registry);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        if config.cache_hottest_saved > 0 && matches!(backend, Backend::Redis(_)) {
+        if config.cache_hottest_saved > 0 && redis.is_some() {
             let warming = warm_hottest(values.clone(), config.cache_hottest_saved);
             tasks.spawn(stop.clone().run_until_cancelled_owned(warming));
         }
         let batch_reads = Semaphore::new(BATCH_READS);
-        Ok(Self { values, invalidations, batch_reads, tasks, stop })
+        let redis = redis.map(Shown);
+        Ok(Self { values, invalidations, batch_reads, redis, has_own_redis, tasks, stop })
+    }
+
+    /// Whether its Redis can be asked, if it has one.
+    ///
+    /// # Errors
+    /// The problem that keeps it from that.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        self.redis.as_ref().map_or(Ok(()), |redis| check_redis(redis).map(|_| ()))
+    }
+
+    /// Brings the gauges up to date.
+    pub(crate) fn export(&self, registry: &Registry) {
+        // Asking for the figures sets their gauges.
+        let _ = self.values.stats();
+        if let Some(redis) = self.redis.as_ref().filter(|_| self.has_own_redis) {
+            let help = "1 while there is a connection to the Redis that is the cache's alone.";
+            let connected = if redis.health().connected { 1.0 } else { 0.0 };
+            registry.gauge("tidegate_cache_redis_connected", help).set(connected);
+        }
     }
 
     /// Applies what waits in the queue, writes the hottest keys down and lets go; each gets so much time.
@@ -60,11 +93,26 @@ impl Values {
         if timeout(patience, self.values.close()).await.is_err() {
             tracing::warn!("the cache did not close in time");
         }
+        if let Some(redis) = self.redis.as_ref().filter(|_| self.has_own_redis)
+            && timeout(patience, redis.close()).await.is_err()
+        {
+            tracing::warn!("the connections to the Redis of the cache did not close in time");
+        }
     }
 
     fn waiting(&self) -> u64 {
         self.invalidations.stats().waiting
     }
+}
+
+/// Connects to the Redis that is the cache's alone, where one is configured. Its figures are not exported: they would be mixed up with
+/// those of the Redis that keeps the jobs.
+async fn own_redis(config: &Config) -> Result<Option<Redis>, Error> {
+    let Some(redis) = config.cache_redis_config() else { return Ok(None) };
+    let unexported = Registry::new();
+    let connecting = Redis::connect(redis, &unexported);
+    // What it says about evictions and persistence is meant for jobs: the span tells which Redis it is.
+    Ok(Some(connecting.instrument(tracing::info_span!("cache_redis")).await?))
 }
 
 /// Fetches the keys that were written down at the end of the last run.

@@ -177,6 +177,7 @@ settings! {
         group_min_idle: Duration = "30s", "TIDEGATE_GROUP_MIN_IDLE", 0 => 24 * HOUR, "A delivery not acknowledged for so long is delivered again, unless the claim says otherwise (`minIdleMs`).";
     }
     "Cache" {
+        cache_redis: RedisUrl = "", "TIDEGATE_CACHE_REDIS", NONE => NONE, "Redis for the cache alone, shared by any number of servers; without it the one in `redis`, if any. One of its own may evict, which no Redis with jobs may: see [the cache](cache.md#a-redis-of-its-own).";
         cache_entries_max: usize = "10000", "TIDEGATE_CACHE_ENTRIES_MAX", 1 => 1_073_741_824, "Values held in memory; beyond it those asked for least make room (`maxSize`).";
         cache_bytes_max: Bytes = "256MiB", "TIDEGATE_CACHE_BYTES_MAX", 64 * KIB => 16_384 * GIB, "Bytes of them, with their keys and what keeping them takes.";
         cache_value_bytes_max: Bytes = "1MiB", "TIDEGATE_CACHE_VALUE_BYTES_MAX", KIB => 256 * MIB, "The largest value; beyond it 413.";
@@ -295,9 +296,17 @@ impl Config {
 
     /// Which Redis to keep jobs and events in and how to talk to it; none for the embedded store.
     pub fn redis_config(&self) -> Option<tidegate_redis_ops::Config> {
+        Some(self.redis_settings(self.redis.get()?))
+    }
+
+    /// Which Redis to keep the cache in and how to talk to it, if it has one of its own.
+    pub fn cache_redis_config(&self) -> Option<tidegate_redis_ops::Config> {
+        Some(self.redis_settings(self.cache_redis.get()?))
+    }
+
+    fn redis_settings(&self, url: &tidegate_redis_ops::Config) -> tidegate_redis_ops::Config {
         use tidegate_redis_ops::{PoolConfig, RegistryConfig};
-        let url = self.redis.get()?.clone();
-        Some(tidegate_redis_ops::Config {
+        tidegate_redis_ops::Config {
             pool_min: self.redis_pool_min,
             pool_max: self.redis_pool_max,
             command_timeout: self.redis_pool_acquire_timeout,
@@ -312,8 +321,8 @@ impl Config {
                 refresh_interval: self.redis_registry_refresh_interval,
                 cache_expiry: self.redis_registry_cache_expiry,
             },
-            ..url
-        })
+            ..url.clone()
+        }
     }
 
     /// The address to listen on.

@@ -88,13 +88,20 @@ impl StartError {
 
     /// What a failed first call to the Redis that is configured means for the start.
     pub(crate) fn redis(config: &Config, error: &RedisError) -> Self {
-        let place = config.shown("redis");
+        Self::redis_of("redis", config, error)
+    }
+
+    /// What a failed first call to the Redis of a setting means for the start.
+    fn redis_of(setting: &str, config: &Config, error: &RedisError) -> Self {
+        let place = config.shown(setting);
         let advice = match error.code() {
             "NOPERM" => format!(
                 "; its user may not do what is needed; the least is granted by (with its own name and a password)\n  {}",
                 redis_acl("tidegate", &config.redis_prefix.0, &config.redis_stream_prefix.0)
             ),
-            "WRONGPASS" | "NOAUTH" => "; check user and password in the URL (REDIS_URL or --redis)".to_owned(),
+            "WRONGPASS" | "NOAUTH" => {
+                "; check user and password in the URL (REDIS_URL, --redis, --cache-redis)".to_owned()
+            }
             "LOADING" => "; it still loads its data, try again when it has".to_owned(),
             "OOM" => "; it has used up its maxmemory".to_owned(),
             "READONLY" => "; it is a replica: name the primary, or its Sentinels".to_owned(),
@@ -135,6 +142,9 @@ impl StartError {
     /// What a failed first call of the cache means for the start.
     fn cache(config: &Config, error: tidegate_cache::Error) -> Self {
         match error {
+            tidegate_cache::Error::Redis(error) if config.cache_redis.get().is_some() => {
+                Self::redis_of("cache_redis", config, &error)
+            }
             tidegate_cache::Error::Redis(error) => Self::redis(config, &error),
             other => Self::Cache(other),
         }

@@ -1,7 +1,7 @@
 //! The cache of servers that share a Redis: changes seen by all, outages told at once, memory warmed after a restart.
 
 use serde_json::{Value, json};
-use tidegate_test_redis::{Fsync, Persistence, Proxy, Server as Redis};
+use tidegate_test_redis::{Cluster, Fsync, Persistence, Proxy, Server as Redis};
 use tidegate_tests::{Client, Server, eventually, within};
 
 use super::{PATIENCE, on, ready_is};
@@ -213,4 +213,109 @@ async fn what_is_no_json_on_redis_is_absent_and_never_breaks_an_answer() {
     assert_eq!(redis.cli(&["EVAL", script, "0"]).await, "1", "one record was spoilt");
     settles_on(&client, "k", None).await;
     assert!(stats(&client).await["unreadable"].as_u64().is_some_and(|count| count > 0));
+}
+
+#[tokio::test]
+async fn the_cache_can_have_a_redis_of_its_own_that_evicts_and_jobs_do_not_notice_when_it_is_gone() {
+    let (jobs, values) = (Redis::start().await, Redis::builder().config("maxmemory 64mb").start().await);
+    values.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lfu"]).await;
+    let with = |builder: tidegate_tests::Builder| builder.env("TIDEGATE_CACHE_REDIS", &values.url());
+    // One keeps its jobs on Redis, the other in a folder: they share the values all the same.
+    let (mut here, there) = (with(on(&jobs)).start().await, with(Server::builder()).start().await);
+    let (one, other) = (here.client(), there.client());
+    set(&one, "k", json!(1), &["t"]).await;
+    in_memory(&other, "k", &json!(1)).await;
+    one.post(&format!("{CACHE}/invalidate"), json!({"tags": ["t"]})).await.expect(200);
+    settles_on(&other, "k", None).await;
+    let on_jobs = jobs.cli(&["EVAL", "return #redis.call('KEYS', '*cache*')", "0"]).await;
+    assert_eq!(on_jobs, "0", "no value lies with the jobs");
+
+    for n in 0..30 {
+        let text = format!("{}{n}", "x".repeat(900_000));
+        set(&one, &format!("large{n}"), json!(text), &[]).await;
+    }
+    set(&one, "k", json!(2), &[]).await;
+    in_memory(&other, "k", &json!(2)).await;
+    values.kill();
+    eventually("the cache knows", PATIENCE, || async {
+        let reply = one.get(&format!("{CACHE}/get/k")).await;
+        (reply.status == 503 && reply.problem(503)["code"] == "redis_unavailable").then_some(())
+    })
+    .await;
+    let metrics = one.get("/metrics").await;
+    assert!(metrics.text().contains("\ntidegate_cache_redis_connected 0"), "the metrics tell");
+    for server in [&here, &there] {
+        assert_eq!(server.client().get("/readyz").await.status, 200);
+        super::works(server).await;
+    }
+    assert!(here.process().said().contains("cache_redis"), "what is said of it at the start is marked");
+}
+
+#[tokio::test]
+async fn a_redis_of_the_caches_own_that_is_not_there_stops_the_start_by_its_name() {
+    let redis = Redis::start().await;
+    let url = redis.url().replace("redis://", "redis://:hunter2@");
+    redis.kill();
+    let exit = Server::builder().env("TIDEGATE_CACHE_REDIS", &url).refusal().await;
+    assert_eq!(exit.code, Some(69), "{}", exit.said());
+    assert!(exit.said().contains(&redis.addr().to_string()) && !exit.said().contains("hunter2"), "{}", exit.said());
+}
+
+#[tokio::test]
+async fn the_user_that_the_acl_command_prints_may_do_all_that_the_cache_needs() {
+    let printed = tidegate_tests::run(&["redis", "acl", "--user", "shop", "--prefix", "shop"], &[]).await;
+    let line = printed.stdout.trim().strip_prefix("ACL SETUSER ").expect("a line for redis-cli").to_owned();
+    let user = line.replace(">password", ">hunter2");
+    let redis = Redis::builder().acl(user).acl("default off").start().await;
+    let server =
+        Server::builder().redis(&redis.url_as("shop", "hunter2")).env("TIDEGATE_REDIS_PREFIX", "shop").start().await;
+    let client = server.client();
+    for n in 0..3 {
+        set(&client, &format!("k{n}"), json!("x".repeat(5000)), &["t"]).await;
+    }
+    let path = |resource: &str| format!("{CACHE}/{resource}");
+    client.post(&path("get-many"), json!({"keys": ["k0", "k1", "absent"]})).await.expect(200);
+    client.post(&path("invalidate"), json!({"keys": ["k0"], "tags": ["t"], "prefix": "k"})).await.expect(200);
+    set(&client, "k", json!(1), &[]).await;
+    assert_eq!(client.delete(&path("k")).await.expect(200).value(), json!({"deleted": 1}));
+    set(&client, "k", json!(1), &[]).await;
+    client.delete(&path("clear?prefix=k")).await.expect(200);
+    client.delete(&path("clear")).await.expect(200);
+    client.post(&path("warm"), json!({"hottest": 10})).await.expect(200);
+    let entries: Vec<_> = (0..300).map(|_| json!({"key": "hot", "value": 1})).collect();
+    client.post(&path("set-many"), json!({"entries": entries})).await.expect(200);
+    for _ in 0..2 {
+        client.post(&path("get-many"), json!({"keys": vec!["hot"; 1000]})).await.expect(200);
+    }
+    server.stop().await;
+    assert_eq!(redis.cli(&["ACL", "LOG"]).await, "", "nothing was refused");
+}
+
+#[tokio::test]
+async fn on_a_cluster_the_same_holds() {
+    let cluster = Cluster::start().await;
+    let start = async || Server::builder().redis(&cluster.url()).start().await;
+    let (here, there) = (start().await, start().await);
+    let (here, there) = (here.client(), there.client());
+    let keys: Vec<_> = (0..60).map(|n| format!("k{n}")).collect();
+    let entries: Vec<_> = keys.iter().map(|key| json!({"key": key, "value": key, "tags": ["t"]})).collect();
+    here.post(&format!("{CACHE}/set-many"), json!({"entries": entries})).await.expect(200);
+    let found = async |client: &Client| {
+        let reply = client.post(&format!("{CACHE}/get-many"), json!({"keys": keys})).await.expect(200);
+        let values = reply.value()["values"].as_array().expect("a list").clone();
+        values.iter().filter(|one| one["found"] == true && one["value"] == one["key"]).count()
+    };
+    for client in [&here, &there] {
+        assert_eq!(found(client).await, 60);
+    }
+    let deleted = here.delete(&format!("{CACHE}/k0")).await.expect(200).value();
+    assert_eq!(deleted, json!({"deleted": 1}));
+    settles_on(&there, "k0", None).await;
+    here.post(&format!("{CACHE}/invalidate"), json!({"tags": ["t"]})).await.expect(200);
+    eventually("all are gone", PATIENCE, || async { (found(&there).await == 0).then_some(()) }).await;
+    here.post(&format!("{CACHE}/set-many"), json!({"entries": entries})).await.expect(200);
+    assert_eq!(found(&there).await, 60);
+    let deleted = there.delete(&format!("{CACHE}/clear")).await.expect(200).value();
+    assert_eq!(deleted, json!({"deleted": 60}), "the total of all nodes");
+    eventually("all are gone", PATIENCE, || async { (found(&here).await == 0).then_some(()) }).await;
 }

@@ -117,8 +117,7 @@ async fn bring_up_to_date(app: &App) {
         Ok(Err(error)) => tracing::warn!(%error, "failed to read the figures of the queues"),
         Err(_) => tracing::warn!("the figures of the queues are old: they did not come in time"),
     }
-    // The figures of the cache: asking for them sets its gauges.
-    let _ = app.cache.values.stats();
+    app.cache.export(&app.registry);
     app.backend.export_warnings(&app.registry);
     let gauge = |name, help, value: f64| app.registry.gauge(name, help).set(value);
     gauge("tidegate_http_requests", "Requests being answered now.", app.requests.load(Ordering::Relaxed) as f64);

@@ -134,11 +134,14 @@ fn without_effect(config: &Config, origins: &BTreeMap<&'static str, Origin>) -> 
         "cache_hottest_saved",
     ];
     let is_redis = config.redis.get().is_some();
+    let has_any_redis = is_redis || config.cache_redis.get().is_some();
     let reason = |key: &str| match key {
         key if EMBEDDED.contains(&key) && is_redis => {
             Some("jobs and events are kept in Redis, not in the embedded store")
         }
         key if !key.starts_with("redis_") && !REDIS.contains(&key) => None,
+        key if key.starts_with("cache_") && has_any_redis => None,
+        "redis_prefix" if has_any_redis => None,
         _ if !is_redis => Some("no Redis is configured, jobs and events are kept in the embedded store"),
         "redis_pool_idle_timeout" => Some("the connections to Redis are shared by all calls and stay open"),
         _ => None,
@@ -380,7 +383,7 @@ fn distance(left: &str, right: &str) -> usize {
 }
 
 fn shown(setting: &Setting, text: &str) -> String {
-    if setting.key == "redis" { redact_url(text) } else { text.to_owned() }
+    if matches!(setting.key, "redis" | "cache_redis") { redact_url(text) } else { text.to_owned() }
 }
 
 #[cfg(test)]
@@ -512,6 +515,8 @@ mod tests {
             assert!(errors[0].contains(part), "{errors:?}");
         }
         assert!(!errors[0].contains("hunter2"), "{errors:?}");
+        let errors = super::tests::errors(&[], &[("TIDEGATE_CACHE_REDIS", "redis://me:hunter2@cache:6379/x")], None);
+        assert!(errors[0].contains("redis://***") && !errors[0].contains("hunter2"), "{errors:?}");
     }
 
     #[test]
@@ -564,6 +569,10 @@ mod tests {
         let told = warnings(&[url, ("REDIS_POOL_MAXX", "20"), ("REDIS_POOL_IDLE_TIMEOUT", "1000")]);
         assert!(told.contains("did you mean REDIS_POOL_MAX?") && told.contains("stay open"), "{told}");
         assert_eq!(warnings(&[url]), "");
+        let told = warnings(&[("TIDEGATE_CACHE_HOTTEST_SAVED", "5")]);
+        assert!(told.contains("cache_hottest_saved has no effect"), "{told}");
+        let own = ("TIDEGATE_CACHE_REDIS", "redis://cache");
+        assert_eq!(warnings(&[own, ("TIDEGATE_CACHE_HOTTEST_SAVED", "5"), ("TIDEGATE_REDIS_PREFIX", "shop")]), "");
     }
 
     #[test]

@@ -86,7 +86,7 @@ async fn fetch(app: &App, keys: &[String]) -> Result<Success<WarmedKeys>, Proble
     let warmed = app.cache.values.fetch(keys, |_| {}).await;
     if !keys.is_empty() && warmed.failed == keys.len() {
         // Nothing at all came: say why, where it is known.
-        app.backend.check()?;
+        app.cache.check()?;
     }
     Ok(ok(warmed.into()))
 }
