@@ -1,5 +1,10 @@
 //! Workloads and baselines.
 
+pub mod cache;
+pub mod cache_memory;
+pub mod cache_policies;
+pub mod cache_races;
+pub mod cache_redis;
 pub mod compute;
 pub mod events;
 pub mod measure;
