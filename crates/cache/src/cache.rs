@@ -172,7 +172,7 @@ impl<V: Clone + Send + Sync + 'static> Cache<V> {
         };
         let takes = self.0.takes(&keep);
         let flight = self.0.join(at, keep, load::boxed(load))?;
-        self.0.land(&flight, near, takes).await
+        self.0.land(at, &flight, near, takes).await
     }
 
     /// Keeps a value.
@@ -429,12 +429,24 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
     }
 
     /// What one caller is given of a flight; `near` is a value past its TTL that it knows of itself.
-    async fn land(&self, flight: &Flight<V>, near: Option<(V, u64)>, takes: Takes) -> Result<Option<V>, Error> {
+    async fn land(
+        &self,
+        key: KeyRef<'_>,
+        flight: &Flight<V>,
+        near: Option<(V, u64)>,
+        takes: Takes,
+    ) -> Result<Option<V>, Error> {
         let mut patience = pin!(sleep(takes.patience));
         let mut has_waited = false;
         loop {
             let news = flight.news();
-            let stale = near.as_ref().or_else(|| flight.stale());
+            let on_the_way = || {
+                let stale = flight.stale()?;
+                let is_good =
+                    self.config.clock.now() < stale.until && self.tier1.still_stands(key, stale.stamp, &stale.tags);
+                is_good.then_some((&stale.value, stale.past))
+            };
+            let stale = near.as_ref().map(|(value, past)| (value, *past)).or_else(on_the_way);
             let excuse = stale.filter(|(_, past)| *past < takes.on_error);
             match (flight.landed(), excuse) {
                 (Some(Ok(landing)), _) => return Ok(self.landed(landing)),
@@ -447,7 +459,7 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
                 (None, _) => {}
             }
             if let Some((value, past)) = stale
-                && *past < takes.while_renewed
+                && past < takes.while_renewed
             {
                 return Ok(self.served_stale(value));
             }
@@ -469,8 +481,13 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
         if waiting >= self.config.loads_waiting_max {
             return Err(Error::Overloaded { waiting, retry_after: Duration::from_millis(100) });
         }
-        let stands = |flight: &Flight<V>| self.tier1.still_stands(key, flight.stamp, &flight.tags);
-        let start = || Flight::new(self.tier1.stamp(), self.tier1.tags.hold(keep.tags.iter().map(|tag| &**tag)));
+        let now = self.config.clock.now();
+        let stands =
+            |flight: &Flight<V>| flight.is_joinable(now) && self.tier1.still_stands(key, flight.stamp, &flight.tags);
+        let start = || {
+            let tags = self.tier1.tags.hold(keep.tags.iter().map(|tag| &**tag));
+            Flight::new(self.tier1.stamp(), tags, self.good_until(now))
+        };
         let (flight, is_new) = self.tier1.flights.join(key, stands, start);
         if is_new {
             load::depart(self, key, keep, load, &flight);
@@ -478,6 +495,15 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
             self.metrics.coalesced.inc();
         }
         Ok(flight)
+    }
+
+    /// Until when what is read from `at` on may be given to those who come later: as long as others' changes may go unheard
+    /// of, less what a coarse clock is off by. Without others, always.
+    pub(crate) fn good_until(&self, at: u64) -> u64 {
+        match &self.tier2 {
+            Some(_) => at + millis(self.config.staleness_max * 9 / 10),
+            None => u64::MAX,
+        }
     }
 
     pub(crate) fn check_key(&self, key: &str) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! Loads under way: one per key, shared by everybody who wants its result.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
@@ -24,21 +25,52 @@ pub(crate) struct Landing<V> {
 
 pub(crate) type Landed<V> = Result<Landing<V>, Error>;
 
+/// A value past its TTL.
+#[derive(Clone, Debug)]
+pub(crate) struct Stale<V> {
+    pub(crate) value: V,
+    /// By how many milliseconds.
+    pub(crate) past: u64,
+    /// What it was found under, and what it depends on.
+    pub(crate) stamp: Stamp,
+    pub(crate) tags: Tag,
+    /// Until when it may be given.
+    pub(crate) until: u64,
+}
+
 /// One load. It lands once; whoever waits for it may leave without harm to the others.
 #[derive(Debug)]
 pub(crate) struct Flight<V> {
     landed: OnceLock<Landed<V>>,
-    /// A value past its TTL that was found on the way, and by how many milliseconds.
-    stale: OnceLock<(V, u64)>,
+    /// A value past its TTL that was found on the way.
+    stale: OnceLock<Stale<V>>,
     news: Notify,
+    /// Until when others may join: what it brings is then no older than they may be given.
+    joinable_until: AtomicU64,
     /// The version it began under and the tags of its value: who comes after a change of these does not join.
     pub(crate) stamp: Stamp,
     pub(crate) tags: Tag,
 }
 
 impl<V: Clone> Flight<V> {
-    pub(crate) fn new(stamp: Stamp, tags: Tag) -> Arc<Self> {
-        Arc::new(Self { landed: OnceLock::new(), stale: OnceLock::new(), news: Notify::new(), stamp, tags })
+    pub(crate) fn new(stamp: Stamp, tags: Tag, joinable_until: u64) -> Arc<Self> {
+        Arc::new(Self {
+            landed: OnceLock::new(),
+            stale: OnceLock::new(),
+            news: Notify::new(),
+            joinable_until: joinable_until.into(),
+            stamp,
+            tags,
+        })
+    }
+
+    pub(crate) fn is_joinable(&self, now: u64) -> bool {
+        now < self.joinable_until.load(Ordering::SeqCst) && self.landed.get().is_none()
+    }
+
+    /// What it brings is from after an instant that makes it good until then.
+    pub(crate) fn joinable_until(&self, until: u64) {
+        self.joinable_until.store(until, Ordering::SeqCst);
     }
 
     /// Gives everybody the result; the first one counts.
@@ -48,8 +80,8 @@ impl<V: Clone> Flight<V> {
     }
 
     /// Tells of a value past its TTL: whoever takes such values need not wait.
-    pub(crate) fn found_stale(&self, value: V, past: u64) {
-        let _ = self.stale.set((value, past));
+    pub(crate) fn found_stale(&self, stale: Stale<V>) {
+        let _ = self.stale.set(stale);
         self.news.notify_waiters();
     }
 
@@ -57,7 +89,7 @@ impl<V: Clone> Flight<V> {
         self.landed.get()
     }
 
-    pub(crate) fn stale(&self) -> Option<&(V, u64)> {
+    pub(crate) fn stale(&self) -> Option<&Stale<V>> {
         self.stale.get()
     }
 

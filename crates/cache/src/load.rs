@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::cache::Shared;
 use crate::clock::millis;
 use crate::error::{BoxError, Error};
-use crate::flight::{Flight, Landed, Landing};
+use crate::flight::{Flight, Landed, Landing, Stale};
 use crate::keep::Keep;
 use crate::key::{Key, KeyRef};
 use crate::redis::{Found, Granted, Lease, Tier2, Write};
@@ -112,9 +112,7 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
         let shared = &self.shared;
         let (mut fresh, mut stale) = shared.times(keep, value.is_none());
         if unwatched {
-            // From its beginning on, and the clock is coarse.
-            let age = shared.config.clock.now().saturating_sub(ticket.at);
-            fresh = fresh.min(millis(shared.config.staleness_max * 9 / 10).saturating_sub(age));
+            fresh = fresh.min(shared.good_until(ticket.at).saturating_sub(shared.config.clock.now()));
             stale = 0;
         }
         if fresh == 0 {
@@ -127,6 +125,14 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
         let mut entry = shared.entry(value, weight, fresh, stale, self.flight.tags.clone());
         entry.terms.unwatched = unwatched;
         shared.tier1.fill(self.key.as_ref(), ticket, entry);
+    }
+
+    /// While it loads: what is being loaded was good then, or is not any more and nobody else is to wait for it.
+    fn looked(&self, good_at: Option<u64>) {
+        match good_at {
+            Some(at) => self.flight.joinable_until(self.shared.good_until(at)),
+            None => self.flight.joinable_until(0),
+        }
     }
 
     /// Looks on Redis, and loads if it has nothing and nobody else does.
@@ -157,16 +163,22 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
         loop {
             let changed = tier2.changes_of(key.text);
             let ticket = shared.tier1.ticket(key);
+            // What this brings is read from now on.
+            self.flight.joinable_until(shared.good_until(ticket.at));
             let lives = millis(keep.ttl.unwrap_or(shared.config.ttl).min(shared.config.ttl_max));
             let opening = tier2.open(&self.flight.tags, lives).await?;
             let seen = match tier2.read(key).await? {
                 Found::Alive(alive) => {
                     let id = alive.id.clone();
                     let past = alive.past();
+                    let tags = alive.tags.clone();
                     let value = shared.take(key, ticket, alive).await;
                     match value {
                         Some(value) if past == 0 => return Ok(Turn::Found(Landing { value, loaded: false })),
-                        Some(Some(value)) => self.flight.found_stale(value, past),
+                        Some(Some(value)) => {
+                            let until = shared.good_until(ticket.at);
+                            self.flight.found_stale(Stale { value, past, stamp: ticket.stamp, tags, until });
+                        }
                         _ => {}
                     }
                     id
@@ -202,7 +214,7 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
         let held = tier2.hold(key.text, &granted.token, &shared.tasks);
         let value = tokio::select! {
             value = self.run(load) => value?,
-            never = held.renew() => match never {},
+            never = held.renew(key.text, &granted.opening, |good_at| self.looked(good_at)) => match never {},
         };
         let (fresh, stale) = shared.times(keep, value.is_none());
         let (payload, weight) = match &value {

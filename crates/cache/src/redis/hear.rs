@@ -61,6 +61,7 @@ impl Watcher for Ear {
     }
 
     fn disconnected(&self) {
+        self.metrics.flushes.inc();
         self.lost();
         self.rings.all();
     }
@@ -83,6 +84,7 @@ impl Watcher for Ear {
 
     fn flushed(&self) {
         if self.planted != Planted::FlushIgnored {
+            self.metrics.flushes.inc();
             self.lost();
         }
         self.rings.all();

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
-use super::{LEASE, Tier2, decimal, scripts};
+use super::{LEASE, Opening, Tier2, decimal, scripts};
 use crate::clock::millis;
+use crate::error::Error;
 
 /// Gives the lease back when it is dropped, unless a fill used it up.
 #[derive(Debug)]
@@ -25,18 +26,30 @@ impl Tier2 {
         Held { tier2: self.clone(), name, token: token.clone(), tasks: tasks.clone(), used_up: false.into() }
     }
 
-    async fn renew(&self, name: Bytes, token: Bytes, life: u64) {
-        // Whoever loses it learns so when it fills.
-        let _ = self.0.redis.run(&scripts::RENEW, &[name], &[token, decimal(life)]).await;
+    /// Whether it was still ours.
+    async fn renew(&self, name: Bytes, token: Bytes, life: u64) -> Result<bool, Error> {
+        Ok(self.0.redis.run(&scripts::RENEW, &[name], &[token, decimal(life)]).await?.as_int()? == 1)
     }
 }
 
 impl Held {
-    /// Keeps it, for as long as this is polled.
-    pub(crate) async fn renew(&self) -> Infallible {
+    /// Keeps it, for as long as this is polled, and tells of each time at which what is being loaded was still good: the lease was
+    /// ours, which a change of the key would have ended, and nothing wider had changed. `None`: it is not any more.
+    pub(crate) async fn renew(&self, key: &str, opening: &Opening, mut tell: impl FnMut(Option<u64>)) -> Infallible {
+        let inner = &self.tier2.0;
+        let pause = (LEASE / 3).min(inner.sessions.staleness() * 2 / 5);
         loop {
-            sleep(LEASE / 3).await;
-            self.tier2.renew(self.name.clone(), self.token.clone(), millis(LEASE)).await;
+            sleep(pause).await;
+            let asked = inner.local.now();
+            let is_good = async {
+                let is_ours = self.tier2.renew(self.name.clone(), self.token.clone(), millis(LEASE)).await?;
+                Ok::<_, Error>(is_ours && self.tier2.stands(key, opening).await?)
+            };
+            match is_good.await {
+                Ok(is_good) => tell(is_good.then_some(asked)),
+                // Nobody knows.
+                Err(error) => tracing::debug!(%error, "the lease of a load was not renewed"),
+            }
         }
     }
 
@@ -50,7 +63,10 @@ impl Drop for Held {
     fn drop(&mut self) {
         if !*self.used_up.get_mut() && tokio::runtime::Handle::try_current().is_ok() {
             let (tier2, name, token) = (self.tier2.clone(), self.name.clone(), self.token.clone());
-            self.tasks.spawn(async move { tier2.renew(name, token, 0).await });
+            self.tasks.spawn(async move {
+                // Else it runs out.
+                let _ = tier2.renew(name, token, 0).await;
+            });
         }
     }
 }

@@ -139,6 +139,7 @@ pub(crate) trait Local: Send + Sync + std::fmt::Debug + 'static {
     fn flush(&self);
     fn hold(&self, tags: &[(Box<str>, u64)]) -> Tag;
     fn stamp(&self) -> u64;
+    fn floor(&self) -> u64;
     fn now(&self) -> u64;
 }
 
@@ -165,6 +166,10 @@ impl<V: Clone + Send + Sync + 'static> Local for Tier1<V> {
 
     fn stamp(&self) -> u64 {
         self.stamp()
+    }
+
+    fn floor(&self) -> u64 {
+        self.floor()
     }
 
     fn now(&self) -> u64 {
@@ -275,7 +280,7 @@ impl Tier2 {
         let inner = &self.0;
         let session = inner.verified_session().await?;
         let generations = join_all(tags.iter().map(|tag| async move {
-            if let Some(generation) = tag.generation() {
+            if let Some(generation) = tag.generation(inner.local.floor()) {
                 return Ok((tag.name.clone(), generation));
             }
             let stamp = inner.local.stamp();
@@ -330,7 +335,7 @@ impl Tier2 {
         }
         let tags = inner.local.hold(&header.tags);
         for (tag, (_, generation)) in tags.iter().zip(&header.tags) {
-            let current = match tag.generation() {
+            let current = match tag.generation(inner.local.floor()) {
                 Some(current) => current,
                 None => {
                     let stamp = inner.local.stamp();
@@ -372,14 +377,17 @@ impl Tier2 {
         }
     }
 
+    /// Whether nothing that covers the key changed since, as far as anybody was told by now.
+    async fn stands(&self, key: &str, opening: &Opening) -> Result<bool, Error> {
+        let session = self.0.verified_session().await?;
+        Ok(opening.generation == session.generation
+            && opening.sequence >= session.unlisted
+            && !session.covers(key, opening.sequence))
+    }
+
     /// Keeps what was loaded under a lease; `false`: the lease is lost, as the key was changed.
     pub(crate) async fn fill(&self, token: &Bytes, write: Write) -> Result<bool, Error> {
-        let session = self.0.verified_session().await?;
-        let opening = &write.opening;
-        let stands = opening.generation == session.generation
-            && opening.sequence >= session.unlisted
-            && !session.covers(&write.key, opening.sequence);
-        match stands {
+        match self.stands(&write.key, &write.opening).await? {
             true => self.write(write, token.clone()).await,
             false => Ok(false),
         }

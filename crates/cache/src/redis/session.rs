@@ -203,7 +203,11 @@ fn forget_changed(inner: &Inner, last: Option<&Session>, session: &Session) {
             let news = session.prefixes.iter().filter(|listed| !last.prefixes.contains(listed));
             news.for_each(|(prefix, _)| inner.local.forget_prefix(prefix));
         }
-        _ => inner.local.flush(),
+        Some(_) => {
+            inner.metrics.flushes.inc();
+            inner.local.flush();
+        }
+        None => inner.local.flush(),
     }
 }
 

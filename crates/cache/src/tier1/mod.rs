@@ -278,8 +278,12 @@ impl<V: Clone + Send + Sync + 'static> Tier1<V> {
 
     /// Forgets everything, at once.
     pub(crate) fn flush(&self) {
-        self.metrics.flushes.inc();
         self.wide.flush();
+    }
+
+    /// What was read or learnt under an older version is dead.
+    pub(crate) fn floor(&self) -> Stamp {
+        self.wide.floor()
     }
 
     /// Forgets what bears a tag, at once.

@@ -52,10 +52,12 @@ impl Tag {
 }
 
 impl One {
-    /// The generation on Redis, if it is known and the tag has not changed since it was asked for.
-    pub(crate) fn generation(&self) -> Option<u64> {
+    /// The generation on Redis, if it is known, and neither the tag nor, under `floor`, everything changed since it was asked
+    /// for.
+    pub(crate) fn generation(&self, floor: Stamp) -> Option<u64> {
         let (generation, learnt) = *self.generation.lock();
-        (generation != 0 && self.changed.load(Ordering::SeqCst) <= learnt).then_some(generation)
+        let is_current = learnt >= floor && self.changed.load(Ordering::SeqCst) <= learnt;
+        (generation != 0 && is_current).then_some(generation)
     }
 
     /// The generation as Redis said it to a question asked under `stamp`.
@@ -159,12 +161,14 @@ mod tests {
         let tag = held.iter().next().unwrap();
         let asked = wide.now();
         tag.learn(5, asked);
-        assert_eq!(tag.generation(), Some(5));
+        assert_eq!(tag.generation(0), Some(5));
         tags.changed("a", &wide);
-        assert_eq!(tag.generation(), None);
+        assert_eq!(tag.generation(0), None);
         tag.learn(5, asked);
-        assert_eq!(tag.generation(), None, "the answer to a question from before the change");
+        assert_eq!(tag.generation(0), None, "the answer to a question from before the change");
         tag.learn(6, wide.now());
-        assert_eq!(tag.generation(), Some(6));
+        assert_eq!(tag.generation(0), Some(6));
+        wide.flush();
+        assert_eq!(tag.generation(wide.floor()), None, "what was told over a lost link is lost");
     }
 }

@@ -86,9 +86,14 @@ impl Wide {
         version
     }
 
+    /// What was read under an older version is dead.
+    pub(super) fn floor(&self) -> Stamp {
+        self.floor.load(Ordering::SeqCst)
+    }
+
     /// Whether nothing was flushed since.
     pub(super) fn is_above_floor(&self, stamp: Stamp) -> bool {
-        stamp >= self.floor.load(Ordering::SeqCst)
+        stamp >= self.floor()
     }
 
     /// The prefixes that wait to be swept.
