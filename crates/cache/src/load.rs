@@ -230,7 +230,7 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
             return Ok(Landing { value, loaded: true });
         }
         let entry = shared.entry(value.clone(), weight, fresh, stale, self.flight.tags.clone());
-        let ending = Box::new(shared.tier1.begin_fill(key, entry));
+        let ending = Box::new(shared.tier1.begin_fill(key, ticket, entry));
         let write = Write { key: key.text.into(), payload, fresh, stale, opening: granted.opening, ending };
         match tier2.fill(&granted.token, write).await {
             Ok(true) => held.filled(),

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidegate_cache::{Cache, Error, Invalidation, Keep};
+use tidegate_cache::{Cache, Invalidation, Keep};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::record::{Record, now};
@@ -102,11 +103,12 @@ impl Actor {
                 false => Ok(source.finds.then(|| value(loaded, &what))),
             }
         };
+        let patience = self.patience();
         let start = now();
-        match self.cache.get_or_load(&key, keep, load).await {
-            Ok(Some(value)) => self.given(&key, start, &value),
-            Ok(None) => self.record.tell(format_args!("n {key} {start} {}", now())),
-            Err(_) => {}
+        match timeout(patience, self.cache.get_or_load(&key, keep, load)).await {
+            Ok(Ok(Some(value))) => self.given(&key, start, &value),
+            Ok(Ok(None)) => self.record.tell(format_args!("n {key} {start} {}", now())),
+            Ok(Err(_)) | Err(_) => {}
         }
     }
 
@@ -124,15 +126,14 @@ impl Actor {
             0..=4 => self.set().await,
             5 | 6 => {
                 let keys: Vec<String> = (0..1 + self.random.below(3)).map(|_| self.key()).collect();
-                let start = now();
-                let done = self.cache.delete_many(&keys).await.map(|_| ());
-                keys.iter().for_each(|key| self.changed("key", key, start, &done));
+                let (patience, start) = (self.patience(), now());
+                if matches!(timeout(patience, self.cache.delete_many(&keys)).await, Ok(Ok(_))) {
+                    keys.iter().for_each(|key| self.changed("key", key, start));
+                }
             }
             _ => {
                 let key = self.key();
-                let start = now();
-                let done = self.cache.invalidate(Invalidation::key(key.as_str())).await;
-                self.changed("key", &key, start, &done);
+                self.invalidate(&[("key", &key, Invalidation::key(key.as_str()))]).await;
             }
         }
     }
@@ -148,12 +149,14 @@ impl Actor {
                 told.push((id, key, tags));
             }
         }
-        let start = now();
-        let done = self.cache.set_many(entries).await;
-        let end = if done.is_ok() { now().to_string() } else { "-".to_owned() };
+        let (patience, start) = (self.patience(), now());
+        let is_done = matches!(timeout(patience, self.cache.set_many(entries)).await, Ok(Ok(())));
+        let end = if is_done { now().to_string() } else { "-".to_owned() };
         for (id, key, tags) in told {
             self.record.tell(format_args!("v {id} {key} {tags} {start} {end}"));
-            self.changed("key", &key, start, &done);
+            if is_done {
+                self.changed("key", &key, start);
+            }
         }
     }
 
@@ -162,38 +165,46 @@ impl Actor {
         match self.random.below(10) {
             0..=3 => {
                 let tag = self.random.of(&TAGS);
-                self.invalidate("tag", tag, Invalidation::tag(tag)).await;
+                self.invalidate(&[("tag", tag, Invalidation::tag(tag))]).await;
             }
             4..=6 => {
                 let prefix = self.random.of(&prefix());
-                self.invalidate("prefix", prefix, Invalidation::prefix(prefix)).await;
+                self.invalidate(&[("prefix", prefix, Invalidation::prefix(prefix))]).await;
             }
             7 => {
                 let (tag, prefix) = (self.random.of(&TAGS), self.random.of(&prefix()));
-                let start = now();
-                let done = self.cache.invalidate_all(&[Invalidation::tag(tag), Invalidation::prefix(prefix)]).await;
-                self.changed("tag", tag, start, &done);
-                self.changed("prefix", prefix, start, &done);
+                let both = [("tag", tag, Invalidation::tag(tag)), ("prefix", prefix, Invalidation::prefix(prefix))];
+                self.invalidate(&both).await;
             }
-            8 => self.invalidate("all", "-", Invalidation::All).await,
+            8 => self.invalidate(&[("all", "-", Invalidation::All)]).await,
             _ => {
                 let prefix = self.random.of(&prefix());
-                let start = now();
-                let done = self.cache.clear(Some(prefix), |_| {}, &CancellationToken::new()).await.map(|_| ());
-                self.changed("prefix", prefix, start, &done);
+                let (never, start) = (CancellationToken::new(), now());
+                if self.cache.clear(Some(prefix), |_| {}, &never).await.is_ok() {
+                    self.changed("prefix", prefix, start);
+                }
             }
         }
     }
 
-    async fn invalidate(&self, kind: &str, name: &str, what: Invalidation) {
-        let start = now();
-        let done = self.cache.invalidate(what).await;
-        self.changed(kind, name, start, &done);
+    /// Each by its kind and what is told of it.
+    async fn invalidate(&mut self, what: &[(&str, &str, Invalidation)]) {
+        let all: Vec<Invalidation> = what.iter().map(|(.., one)| one.clone()).collect();
+        let (patience, start) = (self.patience(), now());
+        if matches!(timeout(patience, self.cache.invalidate_all(&all)).await, Ok(Ok(()))) {
+            what.iter().for_each(|(kind, name, _)| self.changed(kind, name, start));
+        }
     }
 
-    fn changed(&self, kind: &str, what: &str, start: u64, done: &Result<(), Error>) {
-        if done.is_ok() {
-            self.record.tell(format_args!("c {kind} {what} {start} {}", now()));
+    fn changed(&self, kind: &str, what: &str, start: u64) {
+        self.record.tell(format_args!("c {kind} {what} {start} {}", now()));
+    }
+
+    /// How long a call is waited for: now and then so shortly that it is dropped half way.
+    fn patience(&mut self) -> Duration {
+        match self.random.below(25) {
+            0 => Duration::from_micros(self.random.below(3000)),
+            _ => Duration::from_secs(60),
         }
     }
 

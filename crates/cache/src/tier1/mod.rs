@@ -244,17 +244,12 @@ impl<V: Clone + Send + Sync + 'static> Tier1<V> {
     pub(crate) fn begin_write(self: &Arc<Self>, text: &str, entry: Entry<V>) -> Writing<V> {
         let key = self.key(text);
         self.forget(key);
-        self.write(key, entry, true)
+        Writing { pending: Some((self.ticket(key), entry)), key: text.into(), detaches: true, tier: self.clone() }
     }
 
-    /// The beginning of a write of what was loaded.
-    pub(crate) fn begin_fill(self: &Arc<Self>, key: KeyRef<'_>, entry: Entry<V>) -> Writing<V> {
-        self.write(key, entry, false)
-    }
-
-    fn write(self: &Arc<Self>, key: KeyRef<'_>, entry: Entry<V>, detaches: bool) -> Writing<V> {
-        let pending = Some((self.ticket(key), entry));
-        Writing { pending, key: key.text.into(), detaches, tier: self.clone() }
+    /// The beginning of a write of what was loaded under a ticket.
+    pub(crate) fn begin_fill(self: &Arc<Self>, key: KeyRef<'_>, ticket: Ticket, entry: Entry<V>) -> Writing<V> {
+        Writing { pending: Some((ticket, entry)), key: key.text.into(), detaches: false, tier: self.clone() }
     }
 
     /// The end of a write. Of writes that overlapped, and where anybody else wrote meanwhile, nobody here knows which was

@@ -245,6 +245,22 @@ pub async fn what_is_invalidated_while_it_loads_is_not_kept(cache: Cache<Bytes>)
     }
 }
 
+pub async fn what_was_invalidated_while_it_loaded_is_in_no_tier(cache: Cache<Bytes>) {
+    let all = [Invalidation::key("a"), Invalidation::tag("tag"), Invalidation::prefix("a"), Invalidation::All];
+    for what in all {
+        let source = Source::new();
+        let (one, load) = (cache.clone(), source.load("old"));
+        let before = tokio::spawn(async move { one.get_or_load("a", Keep::new().tag("tag"), load).await });
+        source.called.notified().await;
+        cache.invalidate(what.clone()).await.unwrap();
+        source.go.add_permits(1);
+        assert_eq!(before.await.unwrap().unwrap(), Some(bytes("old")), "{what:?}");
+        for _ in 0..3 {
+            assert_eq!(get(&cache, "a").await, None, "{what:?}");
+        }
+    }
+}
+
 pub async fn what_is_set_while_it_loads_stays(cache: Cache<Bytes>) {
     let source = Source::new();
     let (one, load) = (cache.clone(), source.load("loaded"));
@@ -389,6 +405,7 @@ macro_rules! conformance {
             a_thousand_callers_share_one_load
             a_load_goes_on_when_all_its_callers_left
             what_is_invalidated_while_it_loads_is_not_kept
+            what_was_invalidated_while_it_loaded_is_in_no_tier
             what_is_set_while_it_loads_stays
             a_failed_load_is_told_to_all_and_tried_again_by_the_next
             that_there_is_nothing_is_remembered
