@@ -43,6 +43,7 @@ pub(crate) async fn page(extract::State(app): extract::State<Arc<App>>) -> Respo
         app.queues.durability(),
     );
     queues(&app, &mut page).await;
+    cache(&app, &mut page);
     page.push_str("<p><a href=\"/openapi.json\">OpenAPI document</a> · <a href=\"/metrics\">metrics</a> · <a href=\"/readyz\">readiness</a></p></html>");
     (
         [
@@ -81,6 +82,20 @@ async fn queues(app: &App, page: &mut String) {
         }
     }
     page.push_str("</table></div>");
+}
+
+/// How much the cache holds and how often it helps.
+fn cache(app: &App, page: &mut String) {
+    if app.auth.is_required() {
+        return;
+    }
+    let stats = app.cache.values.stats();
+    let (reads, percent) = (stats.hits + stats.misses, stats.hit_rate() * 100.0);
+    let _ = write!(page, "<p>Cache: {} of {} values in memory, {} reads", stats.size, stats.size_max, reads);
+    if reads > 0 {
+        let _ = write!(page, ", {percent:.1} % of them given a value");
+    }
+    page.push_str(".</p>");
 }
 
 /// The page's style sheet.

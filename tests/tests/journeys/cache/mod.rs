@@ -10,7 +10,7 @@ mod warming;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate_tests::{Client, Reply};
+use tidegate_tests::{Client, Reply, eventually};
 
 use super::{auth, builder, start};
 
@@ -56,6 +56,21 @@ async fn text_of(client: &Client, key: &str) -> Option<String> {
     assert_eq!(reply.status, 200, "{}", reply.text());
     let text = reply.text().strip_prefix(r#"{"success":true,"data":"#).and_then(|text| text.strip_suffix('}'));
     Some(text.unwrap_or_else(|| panic!("no envelope: {:.200}", reply.text())).to_owned())
+}
+
+async fn stats(client: &Client) -> Value {
+    client.get(&format!("{CACHE}/stats")).await.expect(200).value()
+}
+
+/// Waits until what is set stays in memory: on Redis, until the link that brings changes is up. Sets the key `first`.
+async fn settled(client: &Client) {
+    eventually("values stay in memory", PATIENCE, || async {
+        set(client, "first", json!(1)).await;
+        let before = stats(client).await["tiers"]["memory"]["hits"].clone();
+        let is_there = text_of(client, "first").await.is_some();
+        (is_there && stats(client).await["tiers"]["memory"]["hits"] != before).then_some(())
+    })
+    .await;
 }
 
 /// Which of these keys have a value.

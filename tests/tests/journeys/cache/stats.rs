@@ -1,21 +1,28 @@
 //! What is counted.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{CACHE, builder, post, set, start, text_of};
+use super::{builder, post, set, settled, start, stats, text_of};
+
+/// By how much a figure grew.
+fn grown(before: &Value, after: &Value, path: &str) -> u64 {
+    let number = |stats: &Value| stats.pointer(path).and_then(Value::as_u64);
+    number(after).zip(number(before)).map_or_else(|| panic!("no {path} in {after}"), |(after, before)| after - before)
+}
 
 #[tokio::test]
 async fn the_figures_are_exact() {
     let server = builder().await.env("TIDEGATE_CACHE_ENTRIES_MAX", "100").start().await;
     let client = server.client();
-    let stats = async || client.get(&format!("{CACHE}/stats")).await.expect(200).value();
-    let empty = stats().await;
+    let empty = stats(&client).await;
     for (name, value) in [("hits", 0), ("misses", 0), ("size", 0), ("maxSize", 100), ("memoryUsage", 0)] {
         assert_eq!(empty[name], value, "{name}: {empty}");
     }
     assert_eq!((&empty["hitRate"], &empty["utilization"]), (&json!(0.0), &json!(0.0)), "{empty}");
 
-    for n in 0..5 {
+    settled(&client).await;
+    let before = stats(&client).await;
+    for n in 1..5 {
         set(&client, &format!("k{n}"), json!(n)).await;
     }
     for _ in 0..2 {
@@ -23,19 +30,26 @@ async fn the_figures_are_exact() {
     }
     assert!(text_of(&client, "absent").await.is_none());
     post(&client, "get-many", json!({"keys": ["k2", "k3", "k4", "other", "k2"]})).await.expect(200);
-    let told = stats().await;
-    for (name, value) in
-        [("hits", 6), ("misses", 2), ("size", 5), ("evictions", 0), ("loads", 0), ("maxMemory", 256 << 20)]
+    let after = stats(&client).await;
+    for (path, by) in
+        [("/hits", 6), ("/misses", 2), ("/evictions", 0), ("/tiers/memory/hits", 6), ("/tiers/memory/misses", 2)]
     {
-        assert_eq!(told[name], value, "{name}: {told}");
+        assert_eq!(grown(&before, &after, path), by, "{path}: {after}");
     }
-    assert_eq!((&told["hitRate"], &told["utilization"]), (&json!(0.75), &json!(0.05)), "{told}");
-    assert!(told["memoryUsage"].as_u64().is_some_and(|bytes| bytes > 0), "{told}");
-    let memory = &told["tiers"]["memory"];
-    assert_eq!((&memory["hits"], &memory["misses"]), (&json!(6), &json!(2)), "{told}");
-    match told["tiers"].get("redis") {
-        Some(redis) => assert_eq!((&redis["hits"], &redis["misses"]), (&json!(0), &json!(2)), "{told}"),
-        None => assert!(server.banner().contains("(embedded"), "on Redis there is a second tier: {told}"),
+    for (name, value) in [("size", 5), ("loads", 0), ("flushes", 0), ("maxMemory", 256 << 20)] {
+        assert_eq!(after[name], value, "{name}: {after}");
+    }
+    let rate = |stats: &Value| stats["hitRate"].as_f64().expect("a number");
+    let (hits, misses) = (grown(&json!({"hits": 0}), &after, "/hits"), grown(&json!({"misses": 0}), &after, "/misses"));
+    assert!((rate(&after) - hits as f64 / (hits + misses) as f64).abs() < 1e-9, "{after}");
+    assert_eq!(after["utilization"], 0.05, "{after}");
+    assert!(after["memoryUsage"].as_u64().is_some_and(|bytes| (10..10_000).contains(&bytes)), "{after}");
+    match after["tiers"].get("redis") {
+        Some(_) => {
+            assert_eq!(grown(&before, &after, "/tiers/redis/hits"), 0, "{after}");
+            assert_eq!(grown(&before, &after, "/tiers/redis/misses"), 2, "{after}");
+        }
+        None => assert!(server.banner().contains("(embedded"), "on Redis there is a second tier: {after}"),
     }
 }
 
@@ -43,18 +57,22 @@ async fn the_figures_are_exact() {
 async fn the_metrics_tell_the_same() {
     let server = start().await;
     let client = server.client();
+    settled(&client).await;
     set(&client, "k", json!(1)).await;
     text_of(&client, "k").await;
     text_of(&client, "absent").await;
+    let told = stats(&client).await;
     let metrics = client.get("/metrics").await.expect(200);
+    let memory = &told["tiers"]["memory"];
     for line in [
-        "tidegate_cache_entries{cache=\"api\"} 1",
-        "tidegate_cache_reads_total{cache=\"api\",result=\"hit\",tier=\"memory\"} 1",
-        "tidegate_cache_reads_total{cache=\"api\",result=\"miss\",tier=\"memory\"} 1",
-        "tidegate_cache_queue_waiting{cache=\"api\"} 0",
+        "tidegate_cache_entries{cache=\"api\"} 2".to_owned(),
+        format!("tidegate_cache_bytes{{cache=\"api\"}} {}", told["memoryUsage"]),
+        format!("tidegate_cache_reads_total{{cache=\"api\",result=\"hit\",tier=\"memory\"}} {}", memory["hits"]),
+        format!("tidegate_cache_reads_total{{cache=\"api\",result=\"miss\",tier=\"memory\"}} {}", memory["misses"]),
+        "tidegate_cache_queue_waiting{cache=\"api\"} 0".to_owned(),
     ] {
         assert!(metrics.text().lines().any(|told| told == line), "{line} is missing");
     }
-    let bytes = metrics.text().lines().find_map(|line| line.strip_prefix("tidegate_cache_bytes{cache=\"api\"} "));
-    assert!(bytes.is_some_and(|bytes| bytes.parse::<f64>().is_ok_and(|bytes| bytes > 0.0)), "{bytes:?}");
+    let page = client.get("/").await.expect(200);
+    assert!(page.text().contains("Cache: 2 of 10000 values in memory"), "{}", page.text());
 }

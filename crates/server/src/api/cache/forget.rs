@@ -46,11 +46,11 @@ pub(crate) async fn delete(
 pub(crate) struct Forget {
     /// The values of these keys, at most 1000.
     #[serde(default, deserialize_with = "wire::list_of_at_most::<ITEMS_MAX, _, _>")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Vec<String>)]
     keys: Vec<String>,
     /// All values that bear one of these tags, at most 1000.
     #[serde(default, deserialize_with = "wire::list_of_at_most::<ITEMS_MAX, _, _>")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Vec<String>)]
     tags: Vec<String>,
     /// All values whose keys begin so.
     prefix: Option<String>,

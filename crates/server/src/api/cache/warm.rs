@@ -23,9 +23,11 @@ const HOTTEST_MAX: u64 = 8192;
 pub(crate) struct Warm<'a> {
     /// Keys whose values are fetched from Redis into the memory of this server, at most 10 000.
     #[serde(default, deserialize_with = "some_keys")]
+    #[schema(value_type = Vec<String>)]
     keys: Option<Vec<String>>,
     /// Values to set, at most 1000; as `set-many`.
     #[serde(borrow, default, deserialize_with = "some_entries")]
+    #[schema(value_type = Vec<NewValue<'a>>)]
     entries: Option<Vec<NewValue<'a>>>,
     /// So many of the keys that were asked for most, as the server wrote them down that stopped last on this Redis.
     #[schema(value_type = Option<u64>)]

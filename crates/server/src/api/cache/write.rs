@@ -32,7 +32,7 @@ pub(crate) struct NewValue<'a> {
     ttl: Option<Whole<1, FAR_MS>>,
     /// By which it can be invalidated together with others: at most 16, of 1 to 256 bytes.
     #[serde(default, deserialize_with = "wire::list_of_at_most::<ITEMS_MAX, _, _>")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Vec<String>)]
     tags: Vec<String>,
 }
 
