@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tidegate_cache::{Cache, Codec, CodecError, Config, Invalidation, Keep, Planted};
 use tidegate_metrics::Registry;
-use tokio::sync::{Barrier, Mutex};
+use tokio::sync::oneshot::error::RecvError;
+use tokio::sync::{Barrier, Mutex, oneshot};
 use tokio::task::{JoinSet, yield_now};
 
 const KEYS: usize = 64;
@@ -192,6 +193,31 @@ async fn many_threads_without_the_guard_leave_stale_keys() {
     let (stale, given) = many_threads(Planted::NoFillGuard, 8, 50, 400).await;
     println!("at 50 meetings {stale} keys were stale; {given} reads were too old");
     assert!(stale + given > 10, "{stale} stale keys, {given} reads too old");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn nobody_joins_a_load_from_before_a_prefix_that_was_swept() {
+    let world = World::new(Planted::Nothing);
+    let (may_land, lands) = oneshot::channel::<()>();
+    let old = || async move {
+        lands.await?;
+        Ok::<_, RecvError>(Some(1))
+    };
+    let first = world.cache.get_or_load("a0", Keep::new(), old);
+    let second = async {
+        yield_for(4).await;
+        world.cache.invalidate(Invalidation::prefix("a")).await.unwrap();
+        world.cache.sweep().await;
+        let new = world.cache.get_or_load("a0", Keep::new(), || async { Ok::<_, Infallible>(Some(2)) });
+        let given = tokio::join!(new, async {
+            yield_for(4).await;
+            may_land.send(()).unwrap();
+        });
+        given.0.unwrap()
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!((first.unwrap(), second), (Some(1), Some(2)));
+    assert_ne!(world.cache.peek("a0"), Some(1));
 }
 
 async fn yield_for(times: u64) {

@@ -19,7 +19,7 @@ use tidegate_tests::freshness::{Fault, Figures, Plan, Planted, report, run_all};
 #[tokio::main]
 async fn main() -> ExitCode {
     let (seeds, first) = (number("--seeds", 500), number("--first", 1));
-    let (planted, alike) = (word("--planted").map(bug), word("--as").map(bug));
+    let (planted, alike) = (word("--planted").map(|name| bug(&name)), word("--as").map(|name| bug(&name)));
     let only = word("--only").map(|name| {
         let mut all = Fault::ALL.into_iter();
         all.find(|known| format!("{known:?}") == name).unwrap_or_else(|| panic!("{:?}, not {name}", Fault::ALL))
@@ -55,7 +55,7 @@ async fn main() -> ExitCode {
     if bad.is_empty() == planted.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn bug(name: String) -> Planted {
+fn bug(name: &str) -> Planted {
     let mut all = Planted::ALL.into_iter();
     all.find(|known| format!("{known:?}") == name).unwrap_or_else(|| panic!("{:?}, not {name}", Planted::ALL))
 }
