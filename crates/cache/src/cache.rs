@@ -87,7 +87,7 @@ impl<V: Clone + Send + Sync + 'static> Cache<V> {
     /// # Errors
     /// [`Error::Invalid`] for a bound out of its range.
     pub fn memory(codec: impl Codec<V>, config: Config, registry: &Registry) -> Result<Self, Error> {
-        config.check()?;
+        let config = config.checked()?;
         let metrics = Arc::new(Metrics::new(registry, &config.name));
         let tier1 = Arc::new(Tier1::new(&config, metrics.clone()));
         Ok(Self::new(config, Arc::new(codec), tier1, metrics, None))
@@ -104,7 +104,7 @@ impl<V: Clone + Send + Sync + 'static> Cache<V> {
         config: Config,
         registry: &Registry,
     ) -> Result<Self, Error> {
-        config.check()?;
+        let config = config.checked()?;
         let metrics = Arc::new(Metrics::new(registry, &config.name));
         let tier1 = Arc::new(Tier1::new(&config, metrics.clone()));
         let tier2 = Tier2::connect(redis, &config, tier1.clone(), metrics.clone()).await?;

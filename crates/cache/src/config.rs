@@ -13,9 +13,11 @@ pub struct Config {
     pub name: Arc<str>,
     /// Entries of tier 1 at most (10 000).
     pub entries_max: usize,
-    /// Bytes of tier 1 at most: keys, values and what keeping them takes (256 MiB).
+    /// Bytes of tier 1 at most: keys, values and what keeping them takes (256 MiB). Both bounds hold at once: a value larger than
+    /// its even share, `bytes_max / entries_max`, takes the places of several small ones.
     pub bytes_max: u64,
-    /// The largest value (1 MiB), as bytes, before compression; nothing larger is read back either.
+    /// The largest value (1 MiB), as bytes, before compression; nothing larger is read back either. At most an eighth of
+    /// `bytes_max`, so that no value has the memory to itself.
     pub value_bytes_max: usize,
     /// The longest key, in bytes (1024).
     pub key_bytes_max: usize,
@@ -112,6 +114,14 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Checked, and with bounds that fit each other.
+    pub(crate) fn checked(mut self) -> Result<Self, Error> {
+        self.check()?;
+        let eighth = usize::try_from(self.bytes_max / 8).unwrap_or(usize::MAX);
+        self.value_bytes_max = self.value_bytes_max.min(eighth);
+        Ok(self)
+    }
+
     /// Checks what no cache could work with.
     ///
     /// # Errors
