@@ -104,6 +104,12 @@ impl<T: Send + Sync + 'static> Metadata<T> {
         self.0.invalidate(what).await
     }
 
+    /// The settings it was made with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        self.0.config()
+    }
+
     /// A snapshot; its hit rate is that of the lookups.
     #[must_use]
     pub fn stats(&self) -> Stats {
