@@ -57,27 +57,27 @@ async fn finds(planted: Planted, seeds: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fills_that_nobody_guards_are_found() {
-    finds(Planted::NoFillGuard, 10).await;
+    finds(Planted::NoFillGuard, 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_link_that_is_ignored_is_found() {
-    finds(Planted::LostLinkIgnored, 10).await;
+    finds(Planted::LostLinkIgnored, 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silence_that_is_trusted_is_found() {
-    finds(Planted::SilenceTrusted, 10).await;
+    finds(Planted::SilenceTrusted, 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_that_is_not_heard_is_found() {
-    finds(Planted::FlushIgnored, 10).await;
+    finds(Planted::FlushIgnored, 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_taken_for_the_one_it_was_is_found() {
-    finds(Planted::RestartIgnored, 10).await;
+    finds(Planted::RestartIgnored, 20).await;
 }
 
 // Histories made by hand: times in milliseconds, H is 300.

@@ -125,7 +125,7 @@ impl Plan {
             faults: Vec::new(),
             settings: Vec::new(),
             keys: 6,
-            changes: vec![(40, 4), (0, 0), (0, 0), (0, 0)],
+            changes: vec![(10, 1), (0, 0), (0, 0), (0, 0)],
             pause_us: 1000,
             is_calm: true,
             prefixes_max: 256,
