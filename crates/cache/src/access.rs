@@ -48,6 +48,10 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
         let mut values = vec![None; keys.len()];
         let mut missing = Vec::new();
         for (place, key) in keys.iter().enumerate() {
+            if let Some(value) = self.fresh(*key) {
+                values[place] = value;
+                continue;
+            }
             match self.look(*key) {
                 Look::Fresh(value) => values[place] = value,
                 Look::Stale(..) => {

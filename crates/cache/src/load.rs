@@ -139,7 +139,7 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
     async fn load_with(&self, tier2: &Tier2, keep: &Keep, load: Load<V>) -> Result<Landing<V>, Error> {
         match self.find_or_lease(tier2, keep).await {
             Ok(Turn::Found(landing)) => Ok(landing),
-            Ok(Turn::Ours(granted, ticket)) => self.load_under(tier2, granted, ticket, keep, load).await,
+            Ok(Turn::Ours(granted, ticket)) => self.load_under(tier2, &granted, ticket, keep, load).await,
             Err(Error::Redis(error)) => {
                 // What Redis refuses it will refuse again: somebody should know.
                 match error.class() {
@@ -187,7 +187,7 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
                 Found::Absent => Vec::new(),
             };
             match tier2.lease(key, &seen, &opening).await? {
-                Lease::Granted(token) => return Ok(Turn::Ours(Granted { token, opening }, ticket)),
+                Lease::Granted(token) => return Ok(Turn::Ours(Granted { token, seen: seen.into(), opening }, ticket)),
                 Lease::Changed => {}
                 Lease::Busy(left) => {
                     tokio::select! {
@@ -204,17 +204,17 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
     async fn load_under(
         &self,
         tier2: &Tier2,
-        granted: Granted,
+        granted: &Granted,
         ticket: Ticket,
         keep: &Keep,
         load: Load<V>,
     ) -> Result<Landing<V>, Error> {
         let shared = &self.shared;
         let key = self.key.as_ref();
-        let held = tier2.hold(key.text, &granted.token, &shared.tasks);
+        let held = tier2.hold(key.text, granted, &shared.tasks);
         let value = tokio::select! {
             value = self.run(load) => value?,
-            never = held.renew(key.text, &granted.opening, |good_at| self.looked(good_at)) => match never {},
+            never = held.renew(key.text, granted, |good_at| self.looked(good_at)) => match never {},
         };
         let (fresh, stale) = shared.times(keep, value.is_none());
         let (payload, weight) = match &value {
@@ -231,8 +231,9 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
         }
         let entry = shared.entry(value.clone(), weight, fresh, stale, self.flight.tags.clone());
         let ending = Box::new(shared.tier1.begin_fill(key, ticket, entry));
-        let write = Write { key: key.text.into(), payload, fresh, stale, opening: granted.opening, ending };
-        match tier2.fill(&granted.token, write).await {
+        let opening = granted.opening.clone();
+        let write = Write { key: key.text.into(), payload, fresh, stale, opening, ending };
+        match tier2.fill(granted, write).await {
             Ok(true) => held.filled(),
             Ok(false) => shared.metrics.raced.inc(),
             Err(error) => {

@@ -96,6 +96,8 @@ pub(crate) struct Write {
 #[derive(Debug)]
 pub(crate) struct Granted {
     pub(crate) token: Bytes,
+    /// The id of what lay there when it was granted.
+    pub(crate) seen: Bytes,
     pub(crate) opening: Opening,
 }
 
@@ -370,7 +372,7 @@ impl Tier2 {
             if chunk.is_empty() {
                 return failure.map_or(Ok(()), Err);
             }
-            let done = join_all(chunk.into_iter().map(|write| self.write(write, Bytes::new()))).await;
+            let done = join_all(chunk.into_iter().map(|write| self.write(write, None))).await;
             for error in done.into_iter().filter_map(Result::err) {
                 failure.get_or_insert(error);
             }
@@ -386,22 +388,24 @@ impl Tier2 {
     }
 
     /// Keeps what was loaded under a lease; `false`: the lease is lost, as the key was changed.
-    pub(crate) async fn fill(&self, token: &Bytes, write: Write) -> Result<bool, Error> {
+    pub(crate) async fn fill(&self, granted: &Granted, write: Write) -> Result<bool, Error> {
         match self.stands(&write.key, &write.opening).await? {
-            true => self.write(write, token.clone()).await,
+            true => self.write(write, Some([granted.token.clone(), granted.seen.clone()])).await,
             false => Ok(false),
         }
     }
 
     /// Whoever leaves does not end it: what is sent may be done, and its ending belongs to it.
-    async fn write(&self, write: Write, token: Bytes) -> Result<bool, Error> {
+    /// Under a lease, of which the token and what it was granted over are given.
+    async fn write(&self, write: Write, lease: Option<[Bytes; 2]>) -> Result<bool, Error> {
         let tier2 = self.clone();
-        let written = self.0.tasks.spawn(async move { tier2.write_to_its_end(write, token).await });
+        let written = self.0.tasks.spawn(async move { tier2.write_to_its_end(write, lease).await });
         written.await.unwrap_or(Err(Error::Closed))
     }
 
-    async fn write_to_its_end(&self, write: Write, token: Bytes) -> Result<bool, Error> {
+    async fn write_to_its_end(&self, write: Write, lease: Option<[Bytes; 2]>) -> Result<bool, Error> {
         let inner = &self.0;
+        let [token, seen] = lease.unwrap_or_default();
         let Write { key, payload, fresh, stale, opening, mut ending } = write;
         let session = inner.session().await?;
         let now = session.remote(inner.local.now());
@@ -423,7 +427,7 @@ impl Tier2 {
         let life = (fresh + stale).max(1);
         // Later than this its caller has been told that nobody knows, and it must not come true any more.
         let latest = now + millis(inner.timeout) + LATE_MS;
-        let args = [record, decimal(life), decimal(latest), token];
+        let args = [record, decimal(life), decimal(latest), token, seen];
         let reply = inner.redis.run_unheard(&scripts::WRITE, &names, &args, Duration::from_millis(life)).await?;
         match reply.as_int()? {
             1 => {

@@ -174,7 +174,7 @@ impl Sessions {
     }
 
     /// Proves that everything others were told is done before now is known here.
-    async fn verify(&self, inner: &Inner) -> Result<(), Error> {
+    pub(super) async fn verify(&self, inner: &Inner) -> Result<(), Error> {
         let session = self.current(inner).await?;
         let turn = self.turn.load(Ordering::SeqCst);
         let began = inner.local.now();

@@ -166,6 +166,17 @@ impl<V: Clone + Send + Sync + 'static> Tier1<V> {
         }
     }
 
+    /// The value of a key if it is fresh and may be given; `None` within: there is no such thing.
+    #[inline]
+    pub(crate) fn fresh(&self, key: KeyRef<'_>, now: u64, verified: bool) -> Option<Option<V>> {
+        let is_fresh = Cell::new(false);
+        let value = self.engine.get(key, |terms| {
+            let lives = now < terms.fresh_until && (verified || terms.unwatched);
+            is_fresh.set(lives && self.stands(key, terms));
+        });
+        if is_fresh.get() { value } else { None }
+    }
+
     #[inline]
     fn judge(&self, key: KeyRef<'_>, terms: &Terms, now: u64, verified: bool) -> Verdict {
         if !self.stands(key, terms) {
@@ -186,7 +197,7 @@ impl<V: Clone + Send + Sync + 'static> Tier1<V> {
 
     /// Whether something a caller may join still stands: a load that was begun under `stamp`.
     pub(crate) fn still_stands(&self, key: KeyRef<'_>, stamp: Stamp, tags: &Tag) -> bool {
-        self.wide.stands(key, stamp) && tags.stand(stamp)
+        self.wide.admits(key, stamp) && tags.stand(stamp)
     }
 
     /// To be taken before anything is read that may be kept.
