@@ -29,6 +29,7 @@ enum Bound {
 use Bound::{AtLeast, AtMost};
 use Of::{Ratio, Value};
 
+const CACHE: &str = "cache";
 const REDIS_QUEUE: &str = "redis_queue";
 const REDIS_OPS: &str = "redis_ops";
 /// Why no script may take longer.
@@ -173,6 +174,43 @@ const GOALS: &[Goal] = &[
         AtMost(0.02),
         "others hardly notice",
     ),
+    goal(CACHE, "hit, get, 1 thread", Ratio("quick_cache"), AtMost(1.3), "expiry, epochs and stats included"),
+    goal(CACHE, "hit, get, 2 threads", Ratio("quick_cache"), AtMost(1.3), "expiry, epochs and stats included"),
+    goal(CACHE, "hit, get, 1 thread", Ratio("moka"), AtMost(0.15), "moka: 158–257 ns"),
+    goal(
+        CACHE,
+        "hit, get, two tiers, 1 thread",
+        Value("ns"),
+        AtMost(100.0),
+        "multi-tier-cache: 305; BentoCache: 4571 ns",
+    ),
+    goal(CACHE, "insert, 1 thread", Ratio("moka"), AtMost(0.15), "moka: 424 ns; quick_cache: 30"),
+    goal(CACHE, "invalidate, one by one", Ratio("moka"), AtMost(0.05), "moka: 1060 ns; quick_cache: 24"),
+    goal(CACHE, "hits: most behind the best", Value("points"), AtMost(1.0), "of LRU, moka, quick_cache on every trace"),
+    goal(CACHE, "hits: least ahead of LRU, without drift", Value("points"), AtLeast(0.0), "drift is what LRU is for"),
+    goal(
+        CACHE,
+        "memory per entry beyond key and value",
+        Value("bytes"),
+        AtMost(90.0),
+        "moka: 217; foyer: 98; quick_cache: 36",
+    ),
+    goal(
+        CACHE,
+        "peak of 10 M inserts of mixed sizes",
+        Value("budgets"),
+        AtMost(1.05),
+        "a burst takes no more than it may",
+    ),
+    goal(CACHE, "stale for good after 1 M racing fills", Ratio("moka get_with"), AtMost(0.0), "none, ever"),
+    goal(
+        CACHE,
+        "get_many(100) from Redis",
+        Ratio("MGET of 100"),
+        AtLeast(0.9),
+        "what a value depends on costs a tenth",
+    ),
+    goal(CACHE, "misses of 64 callers, from Redis", Ratio("fred GET"), AtLeast(1.3), "callers share round trips"),
 ];
 
 const fn goal(area: &'static str, name: &'static str, of: Of, bound: Bound, why: &'static str) -> Goal {

@@ -27,7 +27,8 @@ pub(crate) fn usage() -> String {
     "cargo xtask bench [area…] [--peers] [--compare <file|last>] [--goals] [-- arguments of the bench programs]\n\n\
      Builds in release mode and runs all bench areas, or those named; prints one table: value, baseline of the same\n\
      run, ratio (value / baseline) and goal. Results are kept in target/bench/<time>.json.\n\
-     --peers    run other queues (BullMQ from npm, apalis from crates.io) beside ours, on the same Redis in the same run\n\
+     --peers    run other queues (BullMQ from npm, apalis from crates.io) and caches (BentoCache from npm) beside ours, on\n\
+                the same Redis in the same run\n\
      --compare  also print the difference with an earlier run, marking changes above 10 %\n\
      --goals    only print the goals\n\
      A missed goal is shown and does not fail the command; a bench that fails does."
@@ -44,11 +45,12 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let (names, mut passed_on) = arguments.rest();
     let workspace = Workspace::members()?;
     let areas = chosen(&bench_targets(&workspace), &names)?;
-    if areas.iter().any(|area| area.starts_with("redis")) {
+    let on_redis = ["cache", "events", "redis_ops", "redis_queue"];
+    if areas.iter().any(|area| on_redis.contains(&area.as_str())) {
         needs::ensure(&[needs::REDIS])?;
     }
     if with_peers {
-        passed_on.push(format!("--peers={}", peers::ready(&workspace.target)?.display()));
+        passed_on.extend(peers::ready(&workspace.target, &areas)?);
     }
     let folder = workspace.target.join("bench");
     // Before running, so that `last` is not the run we are about to make.

@@ -1,5 +1,5 @@
-//! `--peers`: other queues, made ready under `target/peers` and named to the benches in a list there. They are programs of
-//! their own (`benches/peers`) and no part of the product; the benches describe how they are asked.
+//! `--peers`: other queues and caches, made ready under `target/peers` and named to the benches in lists there. They are
+//! programs of their own (`benches/peers`) and no part of the product; the benches describe how they are asked.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,43 +10,58 @@ use crate::{needs, shell};
 
 /// Where the peers' sources are.
 const SOURCES: &str = "benches/peers";
-/// The versions measured; the first also stands in `benches/peers/bullmq/package.json`, the second in
-/// `benches/peers/apalis/Cargo.toml`.
+/// The versions measured; they also stand in `package.json` and `Cargo.toml` of the folders there.
 const BULLMQ: &str = "BullMQ 6.7.0";
 const APALIS: &str = "apalis-redis 1.0.0";
+const BENTOCACHE: &str = "BentoCache 1.6.1";
 /// Older ones lack the stream commands that ChasquiMQ 1 calls.
 const CHASQUIMQ_WANTS: (u32, u32) = (8, 6);
 
-/// Makes all peers ready and says where they are listed: name, program and arguments, with tabs between.
-pub(super) fn ready(target: &Path) -> Result<PathBuf> {
+/// Makes the peers of these areas ready; the arguments that tell the benches where they are listed: name, program and
+/// arguments, with tabs between.
+pub(super) fn ready(target: &Path, areas: &[String]) -> Result<Vec<String>> {
     needs::ensure(&[needs::REDIS, needs::NODE])?;
     let folder = target.join("peers");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let mut arguments = Vec::new();
+    if areas.iter().any(|area| area == "redis_queue") {
+        let queues = [(BULLMQ, npm(&folder, "bullmq", BULLMQ)?), (APALIS, apalis(&folder)?)];
+        println!("{}", chasquimq());
+        arguments.push(format!("--peers={}", listed(&folder, "queues.tsv", &queues)?.display()));
+    }
+    if areas.iter().any(|area| area == "cache") {
+        let caches = [(BENTOCACHE, npm(&folder, "bentocache", BENTOCACHE)?)];
+        arguments.push(format!("--cache-peers={}", listed(&folder, "caches.tsv", &caches)?.display()));
+    }
+    Ok(arguments)
+}
+
+fn listed(folder: &Path, file: &str, peers: &[(&str, Vec<String>)]) -> Result<PathBuf> {
     let mut list = String::new();
-    for (name, command) in [(BULLMQ, bullmq(&folder)?), (APALIS, apalis(&folder)?)] {
+    for (name, command) in peers {
         writeln!(list, "{name}\t{}", command.join("\t"))?;
     }
-    println!("{}", chasquimq());
-    let path = folder.join("list.tsv");
+    let path = folder.join(file);
     std::fs::write(&path, list).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }
 
-fn bullmq(folder: &Path) -> Result<Vec<String>> {
+/// A program of Node with what it names in its `package.json`.
+fn npm(folder: &Path, name: &str, peer: &str) -> Result<Vec<String>> {
     if shell::line_of("npm", &["--version"]).is_none() {
-        bail!("npm is missing (it fetches {BULLMQ}); please install it and run this again");
+        bail!("npm is missing (it fetches {peer}); please install it and run this again");
     }
-    let home = folder.join("bullmq");
+    let home = folder.join(name);
     std::fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
     for file in ["package.json", "peer.mjs"] {
-        let source = shell::root().join(SOURCES).join("bullmq").join(file);
+        let source = shell::root().join(SOURCES).join(name).join(file);
         std::fs::copy(&source, home.join(file)).with_context(|| format!("cannot copy {}", source.display()))?;
     }
-    println!("peers: {BULLMQ} with npm, into {}", home.display());
+    println!("peers: {peer} with npm, into {}", home.display());
     let words = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"];
     let mut npm = shell::command("npm", &words);
     npm.current_dir(&home);
-    made(npm, BULLMQ)?;
+    made(npm, peer)?;
     let node = needs::path_of(&needs::NODE).context("node is gone")?;
     Ok(vec![node, home.join("peer.mjs").to_string_lossy().into_owned()])
 }
@@ -109,6 +124,7 @@ mod tests {
         let source = |file: &str| std::fs::read_to_string(shell::root().join(SOURCES).join(file)).unwrap();
         let number = |name: &str| name.rsplit_once(' ').unwrap().1.to_owned();
         assert!(source("bullmq/package.json").contains(&format!(r#""bullmq": "{}""#, number(BULLMQ))));
+        assert!(source("bentocache/package.json").contains(&format!(r#""bentocache": "{}""#, number(BENTOCACHE))));
         assert!(source("apalis/Cargo.toml").contains(&format!(r#"apalis-redis = "={}""#, number(APALIS))));
     }
 }
