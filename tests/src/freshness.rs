@@ -7,6 +7,7 @@
 mod damage;
 mod faults;
 mod figures;
+mod ground;
 mod history;
 mod judge;
 mod node;
@@ -19,17 +20,17 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use tidegate_test_redis::Proxy;
 use tokio::time::Instant;
 
 pub use faults::Fault;
 pub use figures::Figures;
 pub use history::{Change, History, Origin, Read, What};
 pub use judge::{Judged, TICK, Violation, judge};
-pub use plan::{Plan, Planted};
+pub use plan::{Place, Plan, Planted};
 pub use report::report;
 
 use damage::Stage;
+use ground::Ground;
 use node::Node;
 
 /// What one seed brought.
@@ -69,17 +70,15 @@ pub async fn run_all(
 /// # Panics
 /// When a process dies or does not end, or Redis does not start again.
 pub async fn run(plan: &Plan) -> Outcome {
-    let server = plan.server().start().await;
-    let proxies: Vec<Proxy> = (0..plan.nodes).map(|_| Proxy::start(server.addr())).collect();
+    let ground = Ground::of(plan).await;
     let mut nodes = Vec::new();
-    for (number, proxy) in proxies.iter().enumerate() {
-        nodes.push(Node::start(plan, number, &server.url_through(proxy)).await);
+    for number in 0..plan.nodes {
+        nodes.push(Node::start(plan, number, &ground.url(number)).await);
     }
     for node in &mut nodes {
         node.begin().await;
     }
-    let stage =
-        Stage { plan, server: &server, proxies: &proxies, until: Instant::now() + plan.lasts, told: Mutex::default() };
+    let stage = Stage { plan, ground: &ground, until: Instant::now() + plan.lasts, told: Mutex::default() };
     stage.break_things(&mut nodes).await;
     // What healing brings to light: late messages, late fills.
     tokio::time::sleep(plan.heard_within + Duration::from_millis(150)).await;

@@ -3,6 +3,7 @@
 //! | flag | |
 //! |---|---|
 //! | `--seeds 500`, `--first 1` | how many runs of two seconds, and the seed of the first |
+//! | `--cluster` | on a cluster whose primaries fail over, instead of one Redis behind networks that break |
 //! | `--at-once 2` | runs at the same time |
 //! | `--planted NoFillGuard` | with this bug in the cache: ends at the first seed that shows it |
 //! | `--as FlushIgnored` | runs made for this bug, without it |
@@ -20,12 +21,14 @@ use tidegate_tests::freshness::{Fault, Figures, Plan, Planted, report, run_all};
 async fn main() -> ExitCode {
     let (seeds, first) = (number("--seeds", 500), number("--first", 1));
     let (planted, alike) = (word("--planted").map(|name| bug(&name)), word("--as").map(|name| bug(&name)));
+    let on_cluster = std::env::args().any(|argument| argument == "--cluster");
     let only = word("--only").map(|name| {
         let mut all = Fault::ALL.into_iter();
         all.find(|known| format!("{known:?}") == name).unwrap_or_else(|| panic!("{:?}, not {name}", Fault::ALL))
     });
     let plans = (first..first + seeds).map(|seed| {
-        let mut plan = planted.or(alike).map_or_else(|| Plan::of(seed), |planted| Plan::planted(planted, seed));
+        let free = if on_cluster { Plan::on_cluster } else { Plan::of };
+        let mut plan = planted.or(alike).map_or_else(|| free(seed), |planted| Plan::planted(planted, seed));
         plan.planted = planted;
         if let Some(fault) = only {
             plan.faults = vec![fault];

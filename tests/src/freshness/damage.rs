@@ -7,10 +7,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use tidegate_test_redis::{Proxy, Reply, Server, Toward};
+use tidegate_test_redis::{Cluster, Proxy, Reply, Server, Toward};
 use tokio::time::{Instant, sleep};
 
 use super::faults::{Fault, Hand};
+use super::ground::Ground;
 use super::history::{Change, History, What};
 use super::node::Node;
 use super::plan::Plan;
@@ -25,8 +26,7 @@ const MASS: &str = "for i = ARGV[3], ARGV[3] + ARGV[2] do redis.call('SET', ARGV
 /// What the hands share.
 pub(super) struct Stage<'a> {
     pub(super) plan: &'a Plan,
-    pub(super) server: &'a Server,
-    pub(super) proxies: &'a [Proxy],
+    pub(super) ground: &'a Ground,
     pub(super) until: Instant,
     pub(super) told: Mutex<History>,
 }
@@ -34,14 +34,24 @@ pub(super) struct Stage<'a> {
 impl Stage<'_> {
     /// Until the time is over. Processes that died are replaced in `nodes`, and listed behind the others.
     pub(super) async fn break_things(&self, nodes: &mut Vec<Node>) {
-        let (even, odd): (Vec<_>, Vec<_>) = self.proxies.iter().enumerate().partition(|(number, _)| number % 2 == 0);
-        tokio::join!(
-            self.break_network(&even, self.plan.random(1)),
-            self.break_network(&odd, self.plan.random(2)),
-            self.break_redis(self.plan.random(3)),
-            self.break_nodes(nodes, self.plan.random(4)),
-            tokio::time::sleep_until(self.until),
-        );
+        let broken_nodes = self.break_nodes(nodes, self.plan.random(4));
+        let over = tokio::time::sleep_until(self.until);
+        match self.ground {
+            Ground::One { server, proxies } => {
+                let proxies = proxies.iter().enumerate();
+                let (even, odd): (Vec<_>, Vec<_>) = proxies.partition(|(number, _)| number % 2 == 0);
+                tokio::join!(
+                    self.break_network(&even, self.plan.random(1)),
+                    self.break_network(&odd, self.plan.random(2)),
+                    self.break_redis(server, self.plan.random(3)),
+                    broken_nodes,
+                    over,
+                );
+            }
+            Ground::Cluster(cluster) => {
+                tokio::join!(self.break_cluster(cluster, self.plan.random(3)), broken_nodes, over);
+            }
+        }
     }
 
     fn faults_of(&self, hand: Hand) -> Vec<Fault> {
@@ -89,80 +99,99 @@ impl Stage<'_> {
         Duration::from_millis(random.within(10, 3 * staleness))
     }
 
-    async fn break_redis(&self, mut random: Random) {
+    async fn break_cluster(&self, cluster: &Cluster, mut random: Random) {
+        let faults = self.faults_of(Hand::Redis);
+        while self.goes_on(&mut random).await && !faults.is_empty() {
+            let (fault, key) = (random.of(&faults), self.key(&mut random));
+            self.tells(fault, &key);
+            let name = value_name(&key);
+            match fault {
+                Fault::Flush => {
+                    let start = now();
+                    cluster.flush_all().await;
+                    self.changed(What::All, start);
+                }
+                Fault::ForeignDelete => self.delete(cluster.primary_of(&name).await, key.clone()).await,
+                Fault::KillClients => drop(cluster.primary_of(&name).await.client_kill_all().await),
+                Fault::FreezeRedis => {
+                    let primary = cluster.primary_of(&name).await;
+                    primary.pause();
+                    // Now and then long enough for its replica to take over.
+                    sleep(Duration::from_millis(random.of(&[100, 600, 4000]))).await;
+                    primary.resume();
+                    cluster.wait_until_healthy().await;
+                }
+                _ => {
+                    let dead = cluster.kill_primary_of(&name).await;
+                    cluster.wait_for_failover(&name).await;
+                    dead.restart().await;
+                    cluster.wait_until_healthy().await;
+                }
+            }
+            self.mended(fault, &key);
+        }
+    }
+
+    /// One of the keys that the processes use.
+    fn key(&self, random: &mut Random) -> String {
+        let number = random.below(self.plan.keys);
+        format!("{}{number}", ["ab:", "a", "b:"][usize::try_from(number % 3).unwrap_or(0)])
+    }
+
+    async fn break_redis(&self, server: &Server, mut random: Random) {
         let faults = self.faults_of(Hand::Redis);
         while self.goes_on(&mut random).await && !faults.is_empty() {
             let fault = random.of(&faults);
             self.tells(fault, "");
             match fault {
-                Fault::Restart => self.restart(false, &mut random).await,
-                Fault::RestartTailLost => self.restart(true, &mut random).await,
+                Fault::Restart => self.restart(server, false, &mut random).await,
+                Fault::RestartTailLost => self.restart(server, true, &mut random).await,
                 Fault::Flush => {
                     let start = now();
-                    self.server.cli(&["FLUSHALL"]).await;
+                    server.cli(&["FLUSHALL"]).await;
                     self.changed(What::All, start);
                 }
-                Fault::ForeignDelete => self.delete(&mut random).await,
-                Fault::KillClients => drop(self.server.client_kill_all().await),
+                Fault::ForeignDelete => self.delete(server, self.key(&mut random)).await,
+                Fault::KillClients => drop(server.client_kill_all().await),
                 Fault::PauseClients => {
                     let span = self.span(&mut random).as_millis().to_string();
-                    self.server.cli(&["CLIENT", "PAUSE", &span, random.of(&["ALL", "WRITE"])]).await;
+                    server.cli(&["CLIENT", "PAUSE", &span, random.of(&["ALL", "WRITE"])]).await;
                 }
                 Fault::FreezeRedis => {
-                    self.server.pause();
+                    server.pause();
                     sleep(self.span(&mut random)).await;
-                    self.server.resume();
+                    server.resume();
                 }
-                Fault::MassInvalidation => self.invalidate_masses(&mut random).await,
-                _ => self.evict(&mut random).await,
+                Fault::MassInvalidation => invalidate_masses(server, &mut random).await,
+                _ => self.evict(server, &mut random).await,
             }
             self.mended(fault, "");
         }
     }
 
-    async fn restart(&self, loses_tail: bool, random: &mut Random) {
-        self.server.kill();
+    async fn restart(&self, server: &Server, loses_tail: bool, random: &mut Random) {
+        server.kill();
         if loses_tail {
-            self.lose_tail(random);
+            lose_tail(server, random);
         }
         sleep(Duration::from_millis(random.of(&[0, 0, 50, 400]))).await;
-        self.server.restart().await;
+        server.restart().await;
     }
 
-    /// Cuts the end off the append-only file, up to all of it.
-    fn lose_tail(&self, random: &mut Random) {
-        let Some(log) = append_only_file(self.server) else { return };
-        let file = File::options().write(true).open(log).expect("the append-only file can be opened");
-        let length = file.metadata().expect("it has a length").len();
-        let lost = random.of(&[length / 10, length / 3, length.min(2000), length]);
-        file.set_len(length - random.below(lost + 1)).expect("it can be cut");
-    }
-
-    async fn delete(&self, random: &mut Random) {
-        let number = random.below(self.plan.keys);
-        let key = format!("{}{number}", ["ab:", "a", "b:"][usize::try_from(number % 3).unwrap_or(0)]);
+    async fn delete(&self, server: &Server, key: String) {
         let start = now();
-        let reply = self.server.command(&["DEL", &format!("{VALUES}{{{key}}}")]).await;
+        let reply = server.command(&["DEL", &value_name(&key)]).await;
         // Nothing there, nothing changed.
         if reply == Reply::Int(1) {
             self.changed(What::Key(key), start);
         }
     }
 
-    async fn invalidate_masses(&self, random: &mut Random) {
-        let (calls, keys) = random.of(&[(1, 20_000), (50, 100), (400, 2)]);
-        let mut connection = self.server.connect().await.expect("redis is here");
-        for call in 0..calls {
-            let (many, from) = (keys.to_string(), (call * keys).to_string());
-            connection.command(&["EVAL", MASS, "0", VALUES, &many, &from]).await.expect("redis answers");
-        }
-    }
-
-    async fn evict(&self, random: &mut Random) {
-        let set = async |name: &str, value: &str| drop(self.server.cli(&["CONFIG", "SET", name, value]).await);
+    async fn evict(&self, server: &Server, random: &mut Random) {
+        let set = async |name: &str, value: &str| drop(server.cli(&["CONFIG", "SET", name, value]).await);
         set("maxmemory-policy", "allkeys-lru").await;
         // Less than an empty one takes: everything must go, and writes are refused.
-        let most = random.of(&[1, self.server.used_memory().await * 99 / 100]);
+        let most = random.of(&[1, server.used_memory().await * 99 / 100]);
         set("maxmemory", &most.to_string()).await;
         sleep(self.span(random) / 3).await;
         set("maxmemory", "0").await;
@@ -183,8 +212,7 @@ impl Stage<'_> {
                 nodes[seat].kill();
                 // A number of its own, and the part of the one it replaces.
                 let number = seat + self.plan.nodes * (1 + nodes.len() - self.plan.nodes);
-                let url = self.server.url_through(&self.proxies[seat]);
-                if let Some(mut fresh) = Node::try_start(self.plan, number, &url).await {
+                if let Some(mut fresh) = Node::try_start(self.plan, number, &self.ground.url(seat)).await {
                     fresh.begin().await;
                     let dead = std::mem::replace(&mut nodes[seat], fresh);
                     nodes.push(dead);
@@ -193,6 +221,29 @@ impl Stage<'_> {
             self.mended(fault, &what);
         }
     }
+}
+
+/// Where the value of a key lies.
+fn value_name(key: &str) -> String {
+    format!("{VALUES}{{{key}}}")
+}
+
+async fn invalidate_masses(server: &Server, random: &mut Random) {
+    let (calls, keys) = random.of(&[(1, 20_000), (50, 100), (400, 2)]);
+    let mut connection = server.connect().await.expect("redis is here");
+    for call in 0..calls {
+        let (many, from) = (keys.to_string(), (call * keys).to_string());
+        connection.command(&["EVAL", MASS, "0", VALUES, &many, &from]).await.expect("redis answers");
+    }
+}
+
+/// Cuts the end off the append-only file, up to all of it.
+fn lose_tail(server: &Server, random: &mut Random) {
+    let Some(log) = append_only_file(server) else { return };
+    let file = File::options().write(true).open(log).expect("the append-only file can be opened");
+    let length = file.metadata().expect("it has a length").len();
+    let lost = random.of(&[length / 10, length / 3, length.min(2000), length]);
+    file.set_len(length - random.below(lost + 1)).expect("it can be cut");
 }
 
 /// Breaks a line; whether that lasts until it is healed.

@@ -28,11 +28,22 @@ impl Planted {
         [Self::NoFillGuard, Self::LostLinkIgnored, Self::SilenceTrusted, Self::FlushIgnored, Self::RestartIgnored];
 }
 
+/// What the caches share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A Redis, each process behind a network of its own.
+    One,
+    /// A cluster of three primaries and their replicas, which take over, and no network to be broken.
+    Cluster,
+}
+
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Where all of it comes from.
     pub seed: u64,
+    /// What they share.
+    pub place: Place,
     /// Processes.
     pub nodes: usize,
     /// How long things break.
@@ -73,6 +84,7 @@ impl Plan {
         let staleness = Duration::from_millis(random.of(&[300, 300, 400]));
         Self {
             seed,
+            place: Place::One,
             nodes,
             lasts: Duration::from_millis(1800),
             staleness,
@@ -89,6 +101,24 @@ impl Plan {
             prefixes_max: random.of(&[1, 2, 256]),
             entries_max: random.of(&[8, 1000, 1000]),
         }
+    }
+
+    /// On a cluster, whose primaries die and stand still until their replicas take over.
+    #[must_use]
+    pub fn on_cluster(seed: u64) -> Self {
+        let plan = Self::of(seed);
+        let all = [
+            Fault::Restart,
+            Fault::Restart,
+            Fault::FreezeRedis,
+            Fault::Flush,
+            Fault::ForeignDelete,
+            Fault::KillClients,
+            Fault::FreezeNode,
+            Fault::KillNode,
+        ];
+        let faults = some_of(&all, &mut plan.random(5));
+        Self { place: Place::Cluster, lasts: Duration::from_secs(6), persistence: Persistence::None, faults, ..plan }
     }
 
     /// The bug is planted, and what breaks and who does how much is what it is about.
