@@ -23,8 +23,8 @@ use crate::error::Problem;
 /// What the cache of the interface is called, in its keys on Redis and as a label of its metrics.
 const NAME: &str = "api";
 
-/// 4 reads of many values at once: each may hold what all its values take.
-const BATCH_READS: usize = 4;
+/// 2 reads of many values at once: each may hold what all its values take, and the line to Redis is shared by all.
+const BATCH_READS: usize = 2;
 
 /// The values of the interface.
 #[derive(Debug)]
