@@ -57,7 +57,7 @@ impl World {
     fn new(planted: Planted) -> Arc<Self> {
         // A few prefixes at most, so that too many are met as well.
         let config = Config { planted, prefixes_max: 2, ..Config::default() };
-        let cache = Cache::memory(Version, config, &Registry::new()).unwrap();
+        let cache = Cache::memory(Version, config, &Registry::new()).expect("the bounds are legal");
         let name = |number| format!("{}{number}", ["a", "b"][number % 2]);
         let keys = (0..KEYS).map(|number| Truth { name: name(number), ..Truth::default() }).collect();
         Arc::new(Self { cache, keys, stale: AtomicU64::new(0) })
@@ -78,7 +78,7 @@ impl World {
             0 => self.cache.get(&self.keys[key].name).await,
             _ => self.cache.get_or_load(&self.keys[key].name, keep, load).await,
         };
-        self.judge(least, given.unwrap());
+        self.judge(least, given.expect("no load fails"));
     }
 
     fn judge(&self, least: u64, given: Option<u64>) {
@@ -96,16 +96,18 @@ impl World {
         let forgets = match random.below(16) {
             0..=3 => Invalidation::key(name),
             4..=7 => Invalidation::tag(TAGS[key % TAGS.len()]),
-            8 => Invalidation::prefix(*PREFIXES.iter().find(|prefix| name.starts_with(**prefix)).unwrap()),
+            8 => Invalidation::prefix(
+                *PREFIXES.iter().find(|prefix| name.starts_with(**prefix)).expect("the last is empty"),
+            ),
             9 => Invalidation::prefix(name),
             10 => Invalidation::All,
             _ => {
-                self.cache.set(name, version, Keep::new().tag(TAGS[key % TAGS.len()])).await.unwrap();
+                self.cache.set(name, version, Keep::new().tag(TAGS[key % TAGS.len()])).await.expect("memory keeps it");
                 truth.acknowledged.fetch_max(version, Ordering::SeqCst);
                 return;
             }
         };
-        self.cache.invalidate(forgets).await.unwrap();
+        self.cache.invalidate(forgets).await.expect("memory forgets it");
         truth.acknowledged.fetch_max(version, Ordering::SeqCst);
     }
 
@@ -166,7 +168,7 @@ async fn many_threads(planted: Planted, threads: usize, meetings: u64, rounds: u
         });
     }
     while let Some(ended) = workers.join_next().await {
-        ended.unwrap();
+        ended.expect("no worker panics");
     }
     (stale.load(Ordering::SeqCst), world.stale.load(Ordering::SeqCst))
 }
