@@ -37,6 +37,28 @@ async fn no_read_is_older_than_promised_whatever_breaks() {
     assert!(broke >= 15, "{broke} of {} kinds of faults: {figures:#?}", Fault::ALL.len());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_read_is_older_than_promised_when_primaries_of_a_cluster_fail_over() {
+    let (mut figures, mut broken) = (Figures::default(), None);
+    // Replicas lack what was acknowledged last, and one that stood still thinks that it is primary yet.
+    let faults = vec![Fault::Restart, Fault::FreezeRedis, Fault::FreezeNode];
+    let plans = (1..=2).map(|seed| {
+        let mut plan = Plan::on_cluster(seed);
+        plan.faults.clone_from(&faults);
+        plan
+    });
+    run_all(plans, 1, |plan, outcome| {
+        figures.add(&outcome.figures);
+        if !outcome.judged.violations.is_empty() {
+            broken = Some(report(plan, &outcome.history, &outcome.judged.violations));
+        }
+        ControlFlow::Continue(())
+    })
+    .await;
+    assert!(broken.is_none(), "{}", broken.unwrap_or_default());
+    assert!(figures.reads > 1000 && figures.faults.contains_key("Restart"), "{figures:#?}");
+}
+
 /// Runs seeds until the checker finds the bug.
 async fn finds(planted: Planted, seeds: u64) {
     let mut found = None;
