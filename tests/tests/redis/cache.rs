@@ -207,7 +207,7 @@ async fn what_is_no_json_on_redis_is_absent_and_never_breaks_an_answer() {
     let server = on(&redis).env("TIDEGATE_CACHE_COMPRESS_FROM", "0").start().await;
     let client = server.client();
     set(&client, "k", json!("value of mine"), &[]).await;
-    let script = "local n = 0 for _, key in ipairs(redis.call('KEYS', '*')) do if redis.call('TYPE', key).ok == 'string' then \
+    let script = "local n = 0 for _, key in ipairs(redis.call('SCAN', '0', 'COUNT', 1000)[2]) do if redis.call('TYPE', key).ok == 'string' then \
         local value = redis.call('GET', key) local spoilt = string.gsub(value, '\"value of mine\"', '{\"value of min}') \
         if spoilt ~= value then redis.call('SET', key, spoilt, 'KEEPTTL') n = n + 1 end end end return n";
     assert_eq!(redis.cli(&["EVAL", script, "0"]).await, "1", "one record was spoilt");
@@ -227,7 +227,8 @@ async fn the_cache_can_have_a_redis_of_its_own_that_evicts_and_jobs_do_not_notic
     in_memory(&other, "k", &json!(1)).await;
     one.post(&format!("{CACHE}/invalidate"), json!({"tags": ["t"]})).await.expect(200);
     settles_on(&other, "k", None).await;
-    let on_jobs = jobs.cli(&["EVAL", "return #redis.call('KEYS', '*cache*')", "0"]).await;
+    let on_jobs =
+        jobs.cli(&["EVAL", "return #redis.call('SCAN', '0', 'MATCH', '*cache*', 'COUNT', 1000)[2]", "0"]).await;
     assert_eq!(on_jobs, "0", "no value lies with the jobs");
 
     for n in 0..30 {
