@@ -99,8 +99,7 @@ fn moka(capacity: usize) -> Moka {
 
 async fn get_all(cache: &Cache<Bytes>, keys: &[&str]) {
     for key in keys {
-        let value = cache.get(key).await;
-        assert!(matches!(black_box(value), Ok(Some(_))), "a hit");
+        drop(black_box(cache.get(key).await));
     }
 }
 
@@ -133,6 +132,8 @@ fn hit(bench: &Bench) {
             two_tiers.set(name, value(number), Keep::new()).await.expect("kept");
         });
     }
+    let misses = || ours.stats().memory.misses + two_tiers.stats().memory.misses;
+    let before = misses();
     for threads in [1, 2] {
         let asked = asked(&names, threads, READS, SKEW);
         let [get, peek, both, theirs, others] = medians(
@@ -157,6 +158,8 @@ fn hit(bench: &Bench) {
             AREA.row("hit, two tiers, beside getOrSet", both, "ns", &format!("{} getOrSet", peer.name), figures[1]);
         }
     }
+    // Where a core is not had for two seconds the link cannot be verified, and Redis is asked.
+    assert!(misses() - before < READS as u64 / 100, "{} reads were no hits", misses() - before);
     bench.runtime.block_on(async { tokio::join!(ours.close(), two_tiers.close()) });
 }
 
@@ -252,7 +255,13 @@ fn hit_ratios(bench: &Bench) {
                 ("quick_cache", policies::of_quick_cache(&numbers, capacity)),
             ];
             for (peer, hits) in theirs {
-                AREA.row(&format!("hits, {name}, {per_cent} %"), ours, "%", peer, hits);
+                let name = format!("hits, {name}, {per_cent} %");
+                // Nothing is a multiple of none.
+                if hits > 0.0 {
+                    AREA.row(&name, ours, "%", peer, hits);
+                } else {
+                    AREA.lone_row(&name, ours, "%");
+                }
                 behind_best = f64::max(behind_best, hits - ours);
             }
             if !matches!(trace, Trace::Drift) {
@@ -278,10 +287,9 @@ fn bytes_per_entry(_: &Bench) {
 
 /// A million rounds in which a fill races with a change.
 fn racing_fills(bench: &Bench) {
-    let ours = races::Ours::open;
     let ours = {
         let _entered = bench.runtime.enter();
-        ours()
+        races::Ours::open()
     };
     let ours = bench.runtime.block_on(stale_rounds(ours, RACES)) as f64;
     let naive = bench.runtime.block_on(stale_rounds(races::Naive::default(), RACES)) as f64;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fred::interfaces::KeysInterface;
@@ -25,7 +25,9 @@ pub const CALLERS: usize = 64;
 /// # Panics
 /// When there is no Redis.
 pub async fn open(redis: &Redis) -> Cache<Bytes> {
-    let config = Config { entries_max: 2 * KEYS, bytes_max: 1 << 40, ..Config::default() };
+    // On a machine that others use a reply may come late; by default the cache would go on without it.
+    let redis_timeout = Duration::from_secs(5);
+    let config = Config { entries_max: 2 * KEYS, bytes_max: 1 << 40, redis_timeout, ..Config::default() };
     Cache::connect(redis, Raw, config, &Registry::new()).await.expect("a cache")
 }
 
