@@ -137,6 +137,7 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
     pub(crate) fn put(&self, key: KeyRef<'_>, value: V, keep: &Keep) -> Result<(), Error> {
         self.check_key(key.text)?;
         self.check_tags(keep)?;
+        self.check_open()?;
         let weight = self.codec.weight(&value);
         if weight > self.config.value_bytes_max {
             return Err(Error::TooLarge { bytes: weight, bytes_max: self.config.value_bytes_max });
@@ -148,6 +149,7 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
     }
 
     pub(crate) async fn write_many(self: &Arc<Self>, entries: Vec<(String, V, Keep)>) -> Result<(), Error> {
+        self.check_open()?;
         for (key, _, keep) in &entries {
             self.check_key(key)?;
             self.check_tags(keep)?;
@@ -187,6 +189,16 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
         }
     }
 
+    /// Whether there can be anything that this covers.
+    pub(crate) fn can_cover(&self, what: &Invalidation) -> bool {
+        match what {
+            Invalidation::Key(key) => self.check_key(key).is_ok(),
+            Invalidation::Tag(tag) => self.check_tag(tag).is_ok(),
+            Invalidation::Prefix(prefix) => self.check_prefix(prefix).is_ok(),
+            Invalidation::All => true,
+        }
+    }
+
     pub(crate) async fn invalidate(self: &Arc<Self>, what: &[Invalidation]) -> Result<(), Error> {
         let (mut keys, mut tags, mut prefixes) = (Vec::new(), Vec::new(), Vec::new());
         for one in what {
@@ -216,7 +228,7 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
             let _twice = TwoTimes::new(|| self.tier1.forget_prefix(prefix));
             if let Some(tier2) = &self.tier2 {
                 let number = tier2.change_prefix(prefix).await?;
-                tier2.sweep_later(prefix, number);
+                tier2.sweep_later(if number == 0 { "" } else { prefix }, number);
             }
         }
         Ok(())
@@ -236,8 +248,8 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
         };
         let _twice = TwoTimes::new(|| self.tier1.forget_prefix(prefix));
         let number = tier2.change_prefix(prefix).await?;
-        if number > 0 {
-            tier2.sweep_later(prefix, number);
+        if number > 0 || !prefix.is_empty() {
+            tier2.sweep_later(if number == 0 { "" } else { prefix }, number);
         }
         tier2.sweep(prefix, number, progress, cancel).await
     }

@@ -429,9 +429,11 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
 
     /// A caller is given what a flight brought.
     fn landed(&self, landing: &Landing<V>) -> Option<V> {
-        match landing.loaded {
-            true => self.missed(),
-            false => self.metrics.redis_hits.inc(),
+        match (landing.loaded, &self.tier2) {
+            (true, _) => self.missed(),
+            (false, Some(_)) => self.metrics.redis_hits.inc(),
+            // It was counted when its caller looked.
+            (false, None) => {}
         }
         landing.value.clone()
     }
@@ -498,9 +500,7 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
     fn join(self: &Arc<Self>, key: KeyRef<'_>, keep: Keep, load: Load<V>) -> Result<Arc<Flight<V>>, Error> {
         self.check_key(key.text)?;
         self.check_tags(&keep)?;
-        if self.stop.is_cancelled() {
-            return Err(Error::Closed);
-        }
+        self.check_open()?;
         let waiting = self.metrics.loading.get() as usize;
         if waiting >= self.config.loads_waiting_max {
             return Err(Error::Overloaded { waiting, retry_after: Duration::from_millis(100) });
@@ -536,6 +536,10 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
             true => Ok(()),
             false => Err(Error::Invalid { field: "key", reason: format!("1 to {most} bytes, not {}", key.len()) }),
         }
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.stop.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
     }
 
     pub(crate) fn check_tags(&self, keep: &Keep) -> Result<(), Error> {
@@ -585,6 +589,7 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
             flushes: metrics.flushes.get(),
             bypassed: metrics.bypassed.get(),
             unreadable: metrics.unreadable.get(),
+            too_large: metrics.too_large.get(),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{Clock, Error};
 #[derive(Clone, Debug)]
 pub struct Config {
     /// What it is called: part of its keys on Redis and the label of its metrics (`default`). Caches of one name on one
-    /// Redis share their values.
+    /// Redis share their values; in one registry they share their figures, so give each its own name there.
     pub name: Arc<str>,
     /// Entries of tier 1 at most (10 000).
     pub entries_max: usize,
@@ -23,7 +23,7 @@ pub struct Config {
     pub key_bytes_max: usize,
     /// Tags of one value at most (16).
     pub tags_max: usize,
-    /// How long a value is fresh that says nothing else (1 h).
+    /// How long a value is fresh that says nothing else (1 h). To within the 4 ms of a coarse clock, as all times here.
     pub ttl: Duration,
     /// The longest TTL, with what may be served stale (30 days): whoever asks for more gets this.
     pub ttl_max: Duration,

@@ -34,7 +34,7 @@ pub enum Error {
     Decode(crate::CodecError),
     /// The loader failed; every caller that waited for it gets the same.
     #[error("load the value: {0}")]
-    Load(Arc<dyn std::error::Error + Send + Sync>),
+    Load(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// The loader took longer than it may.
     #[error("load the value within {0:?}")]
     LoadTimeout(Duration),
@@ -51,13 +51,22 @@ pub enum Error {
     },
     /// Redis did not do it, or nobody knows whether it did: see its class.
     #[error("{0}")]
-    Redis(#[from] tidegate_redis_ops::Error),
+    Redis(#[source] tidegate_redis_ops::Error),
     /// The write came to Redis when its time was over, and was not done.
     #[error("write in time")]
     Late,
     /// The cache is closed.
     #[error("use a cache that is closed")]
     Closed,
+}
+
+impl From<tidegate_redis_ops::Error> for Error {
+    fn from(error: tidegate_redis_ops::Error) -> Self {
+        match error.code() {
+            "CLOSED" => Self::Closed,
+            _ => Self::Redis(error),
+        }
+    }
 }
 
 impl Error {

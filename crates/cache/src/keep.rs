@@ -4,6 +4,9 @@ use std::time::Duration;
 
 /// How one value is kept; what is not said is as [`Config`](crate::Config) says.
 ///
+/// A value past its TTL is given where both agree: who kept it said that it may be for so long, and who asks takes it so long
+/// past its TTL.
+///
 /// ```
 /// use std::time::Duration;
 /// use tidegate_cache::Keep;

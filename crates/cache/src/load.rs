@@ -100,7 +100,12 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
     }
 
     async fn load_alone(&self, keep: &Keep, load: Load<V>) -> Result<Landing<V>, Error> {
-        let ticket = self.shared.tier1.ticket(self.key.as_ref());
+        let key = self.key.as_ref();
+        // Its caller may have looked just before another load of it landed.
+        if let Some(value) = self.shared.tier1.fresh(key, self.shared.config.clock.now(), true) {
+            return Ok(Landing { value, loaded: false });
+        }
+        let ticket = self.shared.tier1.ticket(key);
         let value = self.run(load).await?;
         self.remember(ticket, keep, value.clone(), false);
         Ok(Landing { value, loaded: true })
@@ -120,6 +125,7 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
         }
         let weight = value.as_ref().map_or(0, |value| shared.codec.weight(value));
         if weight > shared.config.value_bytes_max {
+            shared.metrics.too_large.inc();
             return;
         }
         let mut entry = shared.entry(value, weight, fresh, stale, self.flight.tags.clone());
@@ -222,11 +228,18 @@ impl<V: Clone + Send + Sync + 'static> Pilot<V> {
             Some(value) => match shared.encode(value).await {
                 Ok((packed, weight)) => (Some(packed), weight),
                 // It is given to those who wait for it, and kept by nobody.
-                Err(Error::TooLarge { .. }) => return Ok(Landing { value: Some(value.clone()), loaded: true }),
+                Err(Error::TooLarge { .. }) => {
+                    shared.metrics.too_large.inc();
+                    return Ok(Landing { value: Some(value.clone()), loaded: true });
+                }
                 Err(error) => return Err(error),
             },
         };
         if fresh == 0 {
+            return Ok(Landing { value, loaded: true });
+        }
+        if !self.flight.tags.stand(ticket.stamp) {
+            shared.metrics.raced.inc();
             return Ok(Landing { value, loaded: true });
         }
         let entry = shared.entry(value.clone(), weight, fresh, stale, self.flight.tags.clone());

@@ -129,7 +129,12 @@ impl InvalidationQueue {
         let cache = cache.clone();
         let apply = Box::new(move |batch: Vec<Invalidation>| {
             let cache = cache.clone();
-            async move { cache.invalidate_all(&batch).await }.boxed()
+            async move {
+                // What nothing can be kept under is forgotten already.
+                let batch: Vec<_> = batch.into_iter().filter(|what| cache.0.can_cover(what)).collect();
+                cache.invalidate_all(&batch).await
+            }
+            .boxed()
         });
         let queue = Self(Arc::new(Shared {
             config: QueueConfig { queue_max: config.queue_max.max(1), ..config },
@@ -147,9 +152,13 @@ impl InvalidationQueue {
         queue
     }
 
-    /// Puts one in; whether it waits now (`false`: it was dropped and will be covered by invalidating everything).
+    /// Puts one in; whether it waits now. `false`: it was dropped and will be covered by invalidating everything, or the queue is
+    /// closed and takes nothing.
     pub fn push(&self, invalidation: Invalidation) -> bool {
         let shared = &self.0;
+        if shared.stop.is_cancelled() {
+            return false;
+        }
         let mut state = shared.state.lock();
         shared.counters.queued.inc();
         let mut kept = true;
@@ -220,15 +229,21 @@ impl InvalidationQueue {
         }
     }
 
-    /// Ends the task that applies, after one last try for what waits.
+    /// Takes nothing more, applies what waits, and ends the task that applies. While Redis is away it tries again: dropping the
+    /// future gives up what waits.
     ///
     /// # Errors
-    /// Those of that try.
+    /// What would not change by trying again.
     pub async fn close(&self) -> Result<(), Error> {
         self.0.stop.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
-        self.apply().await.map(|_| ())
+        loop {
+            match self.apply().await {
+                Err(error) if error.is_retryable() => tokio::time::sleep(error.retry_after().max(RETRY)).await,
+                done => return done.map(|_| ()),
+            }
+        }
     }
 }
 

@@ -37,14 +37,17 @@ pub struct Stats {
     pub evictions: u64,
     /// Entries removed because they had expired.
     pub expirations: u64,
-    /// Keys other processes changed.
+    /// Keys that Redis told were changed.
     pub invalidations: u64,
-    /// Times everything in tier 1 was given up: lost links, `FLUSHALL`, clears.
+    /// Times everything in tier 1 was given up because nobody knew what others had changed, or everything had: lost links,
+    /// `FLUSHALL`, another generation of the cache.
     pub flushes: u64,
     /// Reads that went past tier 1 because the link was not verified.
     pub bypassed: u64,
     /// Values on Redis that could not be read.
     pub unreadable: u64,
+    /// Loaded values that were too large to be kept: each is loaded anew every time.
+    pub too_large: u64,
 }
 
 /// Reads of one tier.
@@ -106,6 +109,7 @@ pub(crate) struct Metrics {
     pub(crate) flushes: Counter,
     pub(crate) bypassed: Counter,
     pub(crate) unreadable: Counter,
+    pub(crate) too_large: Counter,
 }
 
 impl Metrics {
@@ -138,13 +142,14 @@ impl Metrics {
             ),
             evictions: counter("tidegate_cache_evictions_total", "Entries evicted because memory was full."),
             expirations: counter("tidegate_cache_expirations_total", "Entries removed because they had expired."),
-            invalidations: counter("tidegate_cache_invalidations_total", "Keys that other processes changed."),
+            invalidations: counter("tidegate_cache_invalidations_total", "Keys that Redis told were changed."),
             flushes: counter("tidegate_cache_flushes_total", "Times everything in memory was given up."),
             bypassed: counter(
                 "tidegate_cache_bypassed_total",
                 "Reads that went past memory because the link was not verified.",
             ),
             unreadable: counter("tidegate_cache_unreadable_total", "Values on Redis that could not be read."),
+            too_large: counter("tidegate_cache_too_large_total", "Loaded values that were too large to be kept."),
         }
     }
 }

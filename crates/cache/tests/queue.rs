@@ -21,12 +21,12 @@ fn key(n: usize) -> String {
 }
 
 /// A cache on a server of its own, and another process with the same one.
-async fn two(server: &Server) -> [Cache<Bytes>; 2] {
+async fn two(server: &Server, redis_timeout: Duration) -> [Cache<Bytes>; 2] {
     let open = async || {
         let registry = Registry::new();
         let url = tidegate_redis_ops::Config::parse(&server.url()).unwrap();
         let redis = Redis::connect(url, &registry).await.unwrap();
-        Cache::connect(&redis, Raw, Config::default(), &registry).await.unwrap()
+        Cache::connect(&redis, Raw, Config { redis_timeout, ..Config::default() }, &registry).await.unwrap()
     };
     [open().await, open().await]
 }
@@ -34,7 +34,7 @@ async fn two(server: &Server) -> [Cache<Bytes>; 2] {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overflowing_it_a_hundred_times_leaves_no_stale_entry_and_exact_counts() {
     let server = Server::start().await;
-    let caches = two(&server).await;
+    let caches = two(&server, Duration::from_secs(5)).await;
     for policy in [DropPolicy::Oldest, DropPolicy::Newest] {
         let keys: Vec<String> = (0..QUEUE * 100).map(key).collect();
         let entries = keys.iter().map(|key| (key.clone(), Bytes::from("old"), Keep::new())).collect();
@@ -64,7 +64,7 @@ async fn overflowing_it_a_hundred_times_leaves_no_stale_entry_and_exact_counts()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_applied_stays_and_is_tried_again() {
     let server = Server::start().await;
-    let caches = two(&server).await;
+    let caches = two(&server, Duration::from_millis(250)).await;
     let queue = InvalidationQueue::new(&caches[0], config(DropPolicy::Oldest, true), &Registry::new());
     caches[0].set("a", Bytes::from("old"), Keep::new()).await.unwrap();
     server.pause();

@@ -10,9 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tidegate_cache::{Cache, Clock, Codec, Config, Error, Json, Keep, ManualClock, Metadata, Postcard, Raw};
+use tidegate_cache::{
+    Cache, Clock, Codec, Config, Error, Invalidation, Json, Keep, ManualClock, Metadata, Postcard, Raw,
+};
 use tidegate_metrics::Registry;
 use tidegate_redis_ops::Redis;
+use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct User {
@@ -58,12 +61,14 @@ async fn what_cannot_be_decoded_is_loaded_anew() {
     let users = connect("shape", Json).await;
     for garbage in ["", "{", "7", r#"{"name":"ada","visits":-1,"tags":[]}"#] {
         text.set("a", Bytes::from(garbage), Keep::new()).await.unwrap();
-        assert_eq!(users.get("a").await.unwrap(), None::<Arc<User>>);
+        // As soon as it is told of.
+        let asking = async { while users.get("a").await.unwrap().is_some() {} };
+        tokio::time::timeout(Duration::from_secs(20), asking).await.expect("it is told of");
         let found = users.get_or_load("a", Keep::new(), || async { Ok::<_, Infallible>(Some(ada())) }).await.unwrap();
         assert_eq!(found, Some(ada()));
         assert_eq!(users.get("a").await.unwrap(), Some(ada()));
     }
-    assert_eq!(users.stats().unreadable, 8);
+    assert!(users.stats().unreadable >= 8);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -93,6 +98,47 @@ async fn what_others_put_at_our_keys_is_never_taken_for_a_value() {
     assert_eq!(cache.get_or_load("a", Keep::new(), load).await.unwrap(), Some(Bytes::from("loaded")));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_large_values_are_read_at_once() {
+    let cache = connect("large", Raw).await;
+    let keys: Vec<String> = (0..96).map(|n| format!("k{n}")).collect();
+    let value = Bytes::from((0..1 << 20).map(|n: u32| n.wrapping_mul(2_654_435_761) as u8).collect::<Vec<_>>());
+    for key in &keys {
+        cache.set(key, value.clone(), Keep::new()).await.unwrap();
+    }
+    let reader = connect("large", Raw).await;
+    let reads = keys.iter().map(|key| {
+        let (reader, key) = (reader.clone(), key.clone());
+        tokio::spawn(async move { reader.get(&key).await })
+    });
+    for read in reads.collect::<Vec<_>>() {
+        assert_eq!(read.await.unwrap().unwrap(), Some(value.clone()));
+    }
+    assert_eq!(reader.stats().flushes, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_redis_can_be_told_to_forget() {
+    let server = tidegate_test_redis::Server::start().await;
+    let registry = Registry::new();
+    let url = tidegate_redis_ops::Config::parse(&server.url()).unwrap();
+    let redis = Redis::connect(url, &registry).await.unwrap();
+    let cache = Cache::connect(&redis, Raw, Config::default(), &registry).await.unwrap();
+    for key in ["p:1", "t", "z"] {
+        cache.set(key, Bytes::from("v"), Keep::new().tag("tag")).await.unwrap();
+    }
+    cache.set("other", Bytes::from("v"), Keep::new()).await.unwrap();
+    server.cli(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
+    assert!(cache.set("new", Bytes::from("v"), Keep::new()).await.is_err());
+    cache.invalidate(Invalidation::prefix("p:")).await.unwrap();
+    assert_eq!(cache.get("p:1").await.unwrap(), None);
+    cache.invalidate(Invalidation::tag("tag")).await.unwrap();
+    assert_eq!(cache.get("t").await.unwrap(), None);
+    assert_eq!(cache.get("other").await.unwrap(), Some(Bytes::from("v")));
+    let cleared = cache.clear(None, |_| {}, &CancellationToken::new()).await.unwrap();
+    assert_eq!((cleared, cache.get("other").await.unwrap()), (4, None));
+}
+
 fn timed(tune: impl FnOnce(&mut Config)) -> (Cache<Bytes>, ManualClock) {
     let clock = ManualClock::default();
     let mut config = Config { clock: Clock::Manual(clock.clone()), ..Config::default() };
@@ -110,14 +156,13 @@ async fn a_value_lives_for_its_time_and_no_longer() {
     assert!(cache.peek("short").is_some());
     clock.advance(Duration::from_millis(1));
     assert!(cache.peek("short").is_none());
-    assert_eq!(cache.stats().size, 3, "nobody was told yet");
-    assert_eq!(cache.sweep().await, 1);
+    cache.sweep().await;
     assert_eq!((cache.stats().size, cache.stats().expirations), (2, 1));
     clock.advance(Duration::from_secs(3600));
     assert!(cache.peek("default").is_none() && cache.peek("forever").is_some());
     clock.advance(cache.config().ttl_max);
     assert!(cache.peek("forever").is_none(), "nothing is forever");
-    assert_eq!(cache.sweep().await, 2);
+    cache.sweep().await;
     assert_eq!((cache.stats().size, cache.stats().bytes), (0, 0));
 }
 
@@ -143,12 +188,17 @@ async fn chance_spreads_what_was_kept_together() {
         cache.set(&n.to_string(), Bytes::from("v"), Keep::new().ttl(ttl)).await.unwrap();
     }
     clock.advance(Duration::from_secs(79));
-    assert_eq!(cache.sweep().await, 0);
+    // The sweep that comes by itself may have been first.
+    let expired = async || {
+        cache.sweep().await;
+        cache.stats().expirations
+    };
+    assert_eq!(expired().await, 0);
     clock.advance(Duration::from_secs(11));
-    let half = cache.sweep().await;
+    let half = expired().await;
     assert!((350..650).contains(&half), "{half}");
     clock.advance(Duration::from_secs(11));
-    assert_eq!(cache.sweep().await, 1000 - half);
+    assert_eq!(expired().await, 1000);
 }
 
 #[tokio::test]

@@ -17,6 +17,8 @@ use crate::wire::{Connection, Opened, Request, Stream};
 
 /// Beyond the command timeout, a connection from which nothing at all was heard for this long is given up.
 const SILENCE: Duration = Duration::from_secs(1);
+/// A reply over a tracked connection may take so many times its patience while bytes keep coming.
+const ARRIVING: u32 = 20;
 /// How long requests in flight may finish on a server that turned out to be a replica.
 const FINISH: Duration = Duration::from_millis(100);
 
@@ -147,7 +149,9 @@ async fn watch(connection: &Connection, core: &Core) -> Box<str> {
         let now = Instant::now();
         if core.ears.is_some() {
             // A late reply and late pushes are the same event, so the link ends before anybody is told that a reply is late.
-            if connection.longest_wait(now) > patience {
+            // One that is arriving, behind others that are large, is not late.
+            let (waited, silent) = connection.longest_wait(now);
+            if silent > patience || waited > patience * ARRIVING {
                 return format!("no reply over the tracked link within {patience:?}").into();
             }
             keep_alive = now + core.config.health_check_interval;

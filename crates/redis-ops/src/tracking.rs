@@ -55,8 +55,9 @@ pub trait Watcher: Send + Sync + std::fmt::Debug + 'static {
 pub struct Tracking {
     /// Keys that begin with one of these; none: all keys. None may begin with another one.
     pub prefixes: Vec<Bytes>,
-    /// When a reply is so late that the connection is given up, with all that is in flight over it. 500 ms, kept to within
-    /// a twentieth: slower than that, nobody wants a cache.
+    /// When a connection over which nothing comes though a reply is due is given up, with all that is in flight over it. 500 ms,
+    /// kept to within a twentieth: slower than that, nobody wants a cache. While bytes keep coming, as large replies do, a reply
+    /// may take twenty times as long.
     pub command_timeout: Duration,
     /// When the circuit breaker of this handle opens. After 5 failures.
     pub breaker: BreakerConfig,

@@ -50,7 +50,7 @@ impl Ear {
         if self.planted == Planted::LostLinkIgnored {
             return;
         }
-        self.sessions.unknown();
+        self.sessions.lost();
         self.local.flush();
     }
 }
@@ -75,8 +75,7 @@ impl Watcher for Ear {
                     self.rings.ring(key);
                 }
                 Told::Tag(tag) => self.local.forget_tag(tag),
-                // What changed is to be asked for; until then nothing in memory is believed.
-                Told::Namespace => self.sessions.unknown(),
+                Told::Namespace => self.sessions.changed(self.local.now()),
                 Told::Other => {}
             }
         }

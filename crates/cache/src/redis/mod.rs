@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::key::KeyRef;
 use crate::stats::Metrics;
-use crate::tier1::{Ending, Tag, Tier1};
+use crate::tier1::{Ending, One, Tag, Tier1};
 use hear::{Ear, Rings};
 use keys::Keys;
 use record::{Header, Payload, Record};
@@ -42,8 +42,10 @@ pub(crate) use hear::Changes;
 
 /// How long a lease holds after its holder was last heard of: as long as others wait for a process that died.
 const LEASE: Duration = Duration::from_secs(3);
-/// Keys asked for in one round trip.
+/// Values written at the same time.
 const BATCH: usize = 1000;
+/// What the values of one round trip may take at most.
+const TRIP_BYTES_MAX: usize = 128 << 20;
 
 /// What Redis has of a key.
 #[derive(Debug)]
@@ -128,6 +130,8 @@ struct Inner {
     tag_life: u64,
     prefixes_max: usize,
     is_cluster: bool,
+    /// Keys asked for in one round trip.
+    trip: usize,
     sweeps: Arc<Sweeps>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -227,6 +231,7 @@ impl Tier2 {
         };
         let redis = redis.track(tracking, Arc::new(ear)).await?;
         let is_cluster = redis.health().topology == "cluster";
+        let trip = (TRIP_BYTES_MAX / config.value_bytes_max).clamp(16, 1000);
         let asked = redis.clone();
         let reads = Coalescer::new(
             BATCH,
@@ -253,6 +258,7 @@ impl Tier2 {
             tag_life: millis(config.ttl).saturating_mul(2),
             prefixes_max: config.prefixes_max,
             is_cluster,
+            trip,
             sweeps: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -281,20 +287,48 @@ impl Tier2 {
     pub(crate) async fn open(&self, tags: &Tag, lives: u64) -> Result<Opening, Error> {
         let inner = &self.0;
         let session = inner.verified_session().await?;
+        let life = lives.saturating_mul(2).max(inner.tag_life);
         let generations = join_all(tags.iter().map(|tag| async move {
-            if let Some(generation) = tag.generation(inner.local.floor()) {
-                return Ok((tag.name.clone(), generation));
-            }
-            let stamp = inner.local.stamp();
-            let life = lives.saturating_mul(2).max(inner.tag_life);
-            let args = [decimal(fresh_generation()), decimal(life)];
-            let reply = inner.redis.run(&scripts::TAG, &[inner.keys.tag(&tag.name)], &args).await?;
-            let generation = number(&reply)?;
-            tag.learn(generation, stamp);
+            let outlives = tag.lives_until() >= inner.local.now().saturating_add(life / 2);
+            let generation = match tag.generation(inner.local.floor()).filter(|_| outlives) {
+                Some(generation) => generation,
+                None => self.bear(tag, life).await?,
+            };
             Ok::<_, Error>((tag.name.clone(), generation))
         }));
         let tags = generations.await.into_iter().collect::<Result<_, _>>()?;
         Ok(Opening { generation: session.generation, sequence: session.sequence, tags })
+    }
+
+    /// The generation of a tag, made where there is none, and kept for `life` at least. Not a script: of plain commands of ours
+    /// Redis does not tell us.
+    async fn bear(&self, tag: &One, life: u64) -> Result<u64, Error> {
+        let inner = &self.0;
+        let name = inner.keys.tag(&tag.name);
+        loop {
+            let stamp = inner.local.stamp();
+            let fresh = fresh_generation();
+            let args = vec![name.clone(), decimal(fresh), "NX".into(), "PX".into(), decimal(life)];
+            let made = inner.redis.command("SET", Some(name.clone()), args).await?;
+            let (current, left) = tokio::try_join!(
+                inner.redis.command("GET", Some(name.clone()), vec![name.clone()]),
+                inner.redis.command("PTTL", Some(name.clone()), vec![name.clone()]),
+            )?;
+            if current.is_nil() {
+                // Deleted between the two.
+                continue;
+            }
+            let generation = if made.is_nil() { number(&current)? } else { fresh };
+            let mut left = u64::try_from(left.as_int()?).unwrap_or(0);
+            // Seldom, as the others are told of it.
+            if left < life / 2 {
+                inner.redis.command("PEXPIRE", Some(name.clone()), vec![name.clone(), decimal(life)]).await?;
+                left = life;
+            }
+            tag.learn(generation, stamp);
+            tag.set_lives_until(inner.local.now().saturating_add(left));
+            return Ok(generation);
+        }
     }
 
     pub(crate) async fn read(&self, key: KeyRef<'_>) -> Result<Found, Error> {
@@ -310,10 +344,11 @@ impl Tier2 {
         let inner = &self.0;
         inner.session().await?;
         let names: Vec<Bytes> = keys.iter().map(|key| inner.keys.value(key.text)).collect();
-        let values = inner.redis.get_many(&names).await?;
         let mut found = Vec::with_capacity(keys.len());
-        for (key, bytes) in keys.iter().zip(values) {
-            found.push(self.judge(key.text, bytes).await?.unwrap_or(Found::Absent));
+        for (keys, names) in keys.chunks(inner.trip).zip(names.chunks(inner.trip)) {
+            for (key, bytes) in keys.iter().zip(inner.redis.get_many(names).await?) {
+                found.push(self.judge(key.text, bytes).await?.unwrap_or(Found::Absent));
+            }
         }
         Ok(found)
     }
@@ -425,8 +460,8 @@ impl Tier2 {
         let record = record::write(&header, random(), &bytes);
         let names = [inner.keys.value(&key), inner.keys.lease(&key)];
         let life = (fresh + stale).max(1);
-        // Later than this its caller has been told that nobody knows, and it must not come true any more.
-        let latest = now + millis(inner.timeout) + LATE_MS;
+        // Later than this its caller has long been told that nobody knows, and it must not come true any more.
+        let latest = now + millis(inner.timeout) * LATE;
         let args = [record, decimal(life), decimal(latest), token, seen];
         let reply = inner.redis.run_unheard(&scripts::WRITE, &names, &args, Duration::from_millis(life)).await?;
         match reply.as_int()? {
@@ -484,13 +519,12 @@ impl Tier2 {
         Ok(done.into_iter().collect::<Result<Vec<u64>, _>>()?.iter().sum())
     }
 
-    /// All that bears one of these is dead.
+    /// All that bears one of these is dead: their generations are gone, and will be others. A full Redis allows that, too.
     pub(crate) async fn change_tags(&self, tags: &[&str]) -> Result<(), Error> {
         let inner = &self.0;
         let change = |tag: &&str| {
             let name = inner.keys.tag(tag);
-            let args = vec![name.clone(), decimal(fresh_generation()), Bytes::from("PX"), decimal(inner.tag_life)];
-            inner.redis.command("SET", Some(name), args)
+            inner.redis.command("UNLINK", Some(name.clone()), vec![name])
         };
         for done in join_all(tags.iter().map(change)).await {
             done?;
@@ -520,8 +554,8 @@ impl Tier2 {
     }
 }
 
-/// Beyond the deadline of a call: clocks are not read at the same instant.
-const LATE_MS: u64 = 20;
+/// A write may come so many timeouts late, as large ones do behind others; far less than a prefix stays listed.
+const LATE: u64 = 20;
 /// Keys deleted by one script: so many take well under a millisecond.
 const DELETE_BATCH: usize = 250;
 

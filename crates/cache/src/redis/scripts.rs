@@ -20,7 +20,6 @@ scripts! {
     JOIN = "join";
     PREFIX = "prefix";
     UNLIST = "unlist";
-    TAG = "tag";
     WRITE = "write";
     LEASE = "lease";
     RENEW = "renew";

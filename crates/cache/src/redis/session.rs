@@ -15,6 +15,8 @@ use crate::clock::millis;
 use crate::config::{Config, Planted};
 use crate::error::Error;
 
+/// After a change of many keys memory is believed for this part of what it would be.
+const CHANGE_PART: u64 = 20;
 /// After a failure the next try waits so long; reads go past tier 1 meanwhile.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -56,6 +58,10 @@ impl Session {
 #[derive(Debug, Default)]
 struct Learning {
     last: Option<Arc<Session>>,
+    /// Its number among all.
+    number: u64,
+    /// Who the primaries are, and the link it was learnt over.
+    runs: Option<(u64, Vec<Bytes>)>,
     /// The turn and the instant of the last failure: those who queued behind it share it.
     failed: Option<(u64, u64, Error)>,
 }
@@ -64,6 +70,10 @@ struct Learning {
 pub(super) struct Sessions {
     /// Moves with everything that makes the session out of date; what was learnt before is not used.
     turn: AtomicU64,
+    /// Moves with every link that is lost or made.
+    link: AtomicU64,
+    /// How often it was begun to learn.
+    begun: AtomicU64,
     /// Held to copy or replace it, and to move `turn`.
     current: RwLock<Option<Arc<Session>>>,
     /// Held by the one who learns.
@@ -85,6 +95,8 @@ impl Sessions {
         let whole = millis(config.staleness_max);
         Self {
             turn: AtomicU64::new(0),
+            link: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             current: RwLock::new(None),
             learning: Mutex::default(),
             verifying: Mutex::new(()),
@@ -101,12 +113,30 @@ impl Sessions {
         Duration::from_millis(self.lasts / 9 * 10)
     }
 
-    /// What was known is out of date.
+    /// Nobody knows any more what others changed.
+    pub(super) fn lost(&self) {
+        self.link.fetch_add(1, Ordering::SeqCst);
+        self.unknown();
+    }
+
+    /// What was known may be wrong altogether.
     pub(super) fn unknown(&self) {
         let mut current = self.current.write();
         self.turn.fetch_add(1, Ordering::SeqCst);
         self.verified_until.store(0, Ordering::SeqCst);
         *current = None;
+    }
+
+    /// Something that covers many keys was changed, and is asked for at once. Memory is believed for a moment longer, far less
+    /// than it may be: whoever invalidates prefixes in a loop must not keep others from what is near.
+    pub(super) fn changed(&self, now: u64) {
+        {
+            let mut current = self.current.write();
+            self.turn.fetch_add(1, Ordering::SeqCst);
+            self.verified_until.fetch_min(now + self.lasts / CHANGE_PART, Ordering::SeqCst);
+            *current = None;
+        }
+        self.want();
     }
 
     #[inline]
@@ -129,16 +159,22 @@ impl Sessions {
         }
     }
 
-    /// What is known, or is learnt now.
+    /// What is known, or is learnt now: in any case not before this was called.
     pub(super) async fn current(&self, inner: &Inner) -> Result<Arc<Session>, Error> {
         if let Some(session) = self.current.read().clone() {
             return Ok(session);
         }
+        let begun = self.begun.load(Ordering::SeqCst);
         let mut learning = self.learning.lock().await;
-        loop {
-            if let Some(session) = self.current.read().clone() {
-                return Ok(session);
-            }
+        if let Some(session) = self.current.read().clone() {
+            return Ok(session);
+        }
+        // One that was begun since serves all who waited.
+        match &learning.last {
+            Some(session) if learning.number > begun => return Ok(session.clone()),
+            _ => {}
+        }
+        {
             let turn = self.turn.load(Ordering::SeqCst);
             if let Some((failed, at, error)) = &learning.failed
                 && *failed == turn
@@ -146,7 +182,8 @@ impl Sessions {
             {
                 return Err(error.clone());
             }
-            let session = match learn(inner, self.planted).await {
+            let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+            let session = match self.learn(inner, &mut learning.runs).await {
                 Ok(session) => Arc::new(session),
                 Err(error) => {
                     learning.failed = Some((turn, inner.local.now(), error.clone()));
@@ -156,11 +193,13 @@ impl Sessions {
             // Before anybody can use it: what it says has changed is forgotten here.
             forget_changed(inner, learning.last.as_deref(), &session);
             learning.last = Some(session.clone());
+            learning.number = number;
             let mut current = self.current.write();
             if self.turn.load(Ordering::SeqCst) == turn {
                 *current = Some(session.clone());
-                return Ok(session);
             }
+            // What has changed since is news for the next one.
+            Ok(session)
         }
     }
 
@@ -211,13 +250,23 @@ fn forget_changed(inner: &Inner, last: Option<&Session>, session: &Session) {
     }
 }
 
-async fn learn(inner: &Inner, planted: Planted) -> Result<Session, Error> {
-    let mut args = vec![super::decimal(fresh_generation())];
-    if planted != Planted::RestartIgnored {
-        args.extend(inner.redis.run_ids().await?);
+impl Sessions {
+    async fn learn(&self, inner: &Inner, runs: &mut Option<(u64, Vec<Bytes>)>) -> Result<Session, Error> {
+        let mut args = vec![super::decimal(fresh_generation())];
+        if self.planted != Planted::RestartIgnored {
+            let link = self.link.load(Ordering::SeqCst);
+            if runs.as_ref().is_none_or(|(learnt, _)| *learnt != link) {
+                *runs = Some((link, inner.redis.run_ids().await?));
+            }
+            args.extend(runs.iter().flat_map(|(_, ids)| ids.iter().cloned()));
+        }
+        join(inner, &args).await
     }
+}
+
+async fn join(inner: &Inner, args: &[Bytes]) -> Result<Session, Error> {
     let before = inner.local.now();
-    let reply = inner.redis.run(&scripts::JOIN, std::slice::from_ref(&inner.keys.namespace), &args).await?;
+    let reply = inner.redis.run(&scripts::JOIN, std::slice::from_ref(&inner.keys.namespace), args).await?;
     let after = inner.local.now();
     let parts = reply.into_array()?;
     let [generation, sequence, unlisted, time, prefixes] = &parts[..] else {

@@ -87,7 +87,7 @@ impl Tier2 {
         let namespace = std::slice::from_ref(&inner.keys.namespace);
         let number = inner.redis.run(&scripts::PREFIX, namespace, &args).await?.as_int()?;
         // Redis tells us as well, but after its reply.
-        inner.sessions.unknown();
+        inner.sessions.changed(inner.local.now());
         Ok(u64::try_from(number).unwrap_or(0))
     }
 

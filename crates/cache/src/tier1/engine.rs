@@ -102,7 +102,7 @@ impl<V> Weighter<Kept, Option<V>> for Weigh {
     }
 }
 
-/// Counts what is evicted, and drops it after the shard's lock is given back.
+/// Counts what is evicted (not what is replaced), and drops either after the shard's lock is given back.
 #[derive(Clone, Debug)]
 struct Evicted(Counter);
 
@@ -113,8 +113,11 @@ impl<V> Lifecycle<Kept, Option<V>> for Evicted {
         [None, None]
     }
 
-    fn on_evict(&self, state: &mut Self::RequestState, kept: Kept, value: Option<V>) {
+    fn before_evict(&self, _: &mut Self::RequestState, _: &Kept, _: &mut Option<V>) {
         self.0.inc();
+    }
+
+    fn on_evict(&self, state: &mut Self::RequestState, kept: Kept, value: Option<V>) {
         if let Some(free) = state.iter_mut().find(|place| place.is_none()) {
             *free = Some((kept, value));
         }

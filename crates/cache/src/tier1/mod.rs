@@ -31,7 +31,7 @@ use stripes::Stripes;
 use wide::Wide;
 
 pub(crate) use entry::{Entry, Terms};
-pub(crate) use tags::{Tag, Tags};
+pub(crate) use tags::{One, Tag, Tags};
 pub(crate) use wide::Stamp;
 
 /// What a fill was begun under: it is kept only if nothing that covers its key has changed since.

@@ -21,6 +21,8 @@ pub(crate) struct One {
     changed: AtomicU64,
     /// The generation it has on Redis, and the version it was learnt under; zero: not known.
     generation: Mutex<(u64, Stamp)>,
+    /// Until when it lives on Redis, at least.
+    lives_until: AtomicU64,
     home: Arc<Known>,
 }
 
@@ -60,6 +62,15 @@ impl One {
         (generation != 0 && is_current).then_some(generation)
     }
 
+    /// Until when it lives on Redis, as far as is known.
+    pub(crate) fn lives_until(&self) -> u64 {
+        self.lives_until.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_lives_until(&self, at: u64) {
+        self.lives_until.store(at, Ordering::Relaxed);
+    }
+
     /// The generation as Redis said it to a question asked under `stamp`.
     pub(crate) fn learn(&self, generation: u64, stamp: Stamp) {
         let mut known = self.generation.lock();
@@ -88,6 +99,7 @@ impl Tags {
             name: name.into(),
             changed: AtomicU64::new(0),
             generation: Mutex::new((0, 0)),
+            lives_until: AtomicU64::new(0),
             home: self.0.clone(),
         });
         known.insert(name.into(), Arc::downgrade(&tag));

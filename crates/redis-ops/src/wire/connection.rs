@@ -194,10 +194,13 @@ impl Connection {
         silence
     }
 
-    /// How long the first in line has waited.
-    pub(crate) fn longest_wait(&self, now: Instant) -> Duration {
+    /// How long the first in line has waited, and for how much of that nothing at all has come.
+    pub(crate) fn longest_wait(&self, now: Instant) -> (Duration, Duration) {
         let state = self.0.state.lock();
-        state.waiting.front().map_or(Duration::ZERO, |waiting| now.saturating_duration_since(waiting.since))
+        state.waiting.front().map_or((Duration::ZERO, Duration::ZERO), |waiting| {
+            let silent_since = waiting.since.max(state.heard);
+            (now.saturating_duration_since(waiting.since), now.saturating_duration_since(silent_since))
+        })
     }
 
     /// Whether nobody waits.
@@ -249,7 +252,14 @@ impl Connection {
 
 async fn drive(connection: Connection, opened: Opened) -> Box<str> {
     let Opened { stream, unread } = opened;
-    let mut pump = Pump { stream, writing: BytesMut::new(), reading: unread, parser: Parser::default() };
+    let mut pump = Pump {
+        stream,
+        writing: BytesMut::new(),
+        reading: unread,
+        parser: Parser::default(),
+        has_moved: false,
+        is_full: false,
+    };
     let why = match pump.answer(&connection.0) {
         Ok(()) => poll_fn(|cx| pump.poll(cx, &connection.0)).await,
         Err(error) => error.to_string().into(),
@@ -263,6 +273,10 @@ struct Pump {
     writing: BytesMut,
     reading: BytesMut,
     parser: Parser,
+    /// Some of what fills the socket was taken by the other side: a sign of life, as bytes from there are.
+    has_moved: bool,
+    /// The socket took no more.
+    is_full: bool,
 }
 
 impl Pump {
@@ -284,6 +298,9 @@ impl Pump {
 
     fn take_requests(&mut self, cx: &Context<'_>, shared: &Shared) -> Option<Box<str>> {
         let mut state = shared.state.lock();
+        if std::mem::take(&mut self.has_moved) {
+            state.heard = Instant::now();
+        }
         if self.writing.is_empty() {
             if self.writing.capacity() > KEEP_BYTES {
                 self.writing = BytesMut::new();
@@ -300,12 +317,20 @@ impl Pump {
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let was_full = std::mem::take(&mut self.is_full);
         while !self.writing.is_empty() {
             match Pin::new(&mut self.stream).poll_write(cx, &self.writing) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(written)) => self.writing.advance(written),
+                Poll::Ready(Ok(written)) => {
+                    self.writing.advance(written);
+                    // What fits at once says nothing of the other side.
+                    self.has_moved |= was_full;
+                }
                 Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => return Ok(()),
+                Poll::Pending => {
+                    self.is_full = true;
+                    return Ok(());
+                }
             }
         }
         match Pin::new(&mut self.stream).poll_flush(cx) {

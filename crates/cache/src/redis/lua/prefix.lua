@@ -2,6 +2,8 @@
 -- KEYS: the namespace. ARGV: the prefix, prefixes that may be listed, a fresh generation.
 -- Reply: the number of the invalidation; 0 when everything was invalidated.
 local g = KEYS[1]
+-- A write that a full Redis allows: then it allows the others.
+redis.call('HDEL', g, '')
 local fields = redis.call('HKEYS', g)
 local listed = 0
 for _, field in ipairs(fields) do
