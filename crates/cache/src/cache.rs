@@ -133,7 +133,8 @@ impl<V: Clone + Send + Sync + 'static> Cache<V> {
         let key = self.0.tier1.key(key);
         match self.0.fresh(key) {
             Some(value) => Ok(value),
-            None => self.0.get(key).await,
+            // Apart, as all that may follow would lie in the caller's future otherwise.
+            None => Box::pin(self.0.get(key)).await,
         }
     }
 

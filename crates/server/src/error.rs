@@ -346,6 +346,8 @@ impl From<cache::Error> for Problem {
                 Self::new(Code::RedisOutcomeUnknown, detail).retry_after(wait)
             }
             E::Redis(error) => error.into(),
+            E::Late => Self::new(Code::RedisUnavailable, "Redis got the request too late, and did nothing.")
+                .retry_after(STORE_RETRY_AFTER),
             other => {
                 tracing::error!(error = %other, "the cache failed");
                 Self::new(Code::Internal, told)

@@ -14,6 +14,7 @@ mod session;
 mod sweep;
 mod token;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,9 +184,16 @@ impl<V: Clone + Send + Sync + 'static> Local for Tier1<V> {
     }
 }
 
-/// A number in 0..=1.
+/// A number in 0..=1, soon had: a step of SplitMix64 (Steele, Lea and Flood 2014) per thread.
 pub(crate) fn chance() -> f64 {
-    random() as f64 / u64::MAX as f64
+    thread_local! {
+        static STATE: Cell<u64> = Cell::new(random());
+    }
+    let state = STATE.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    STATE.set(state);
+    let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ (mixed >> 31)) as f64 / u64::MAX as f64
 }
 
 /// A number nobody else has.

@@ -20,6 +20,10 @@ use crate::stats::Metrics;
 
 /// What the engine and the allocator take for an entry besides key and value (bench `cache`, section `memory`).
 pub(super) const ENTRY_BYTES: u64 = 160;
+/// What the engine takes to remember an entry it evicted.
+const GHOST_BYTES: u64 = 128;
+/// Of the bytes there may be, at most this part is spent on those.
+const GHOSTS_PART: u64 = 16;
 /// A shard holds at least this many of the largest values.
 const LARGEST_PER_SHARD: u64 = 8;
 /// Shards are no larger than this, so that walking one holds others up for a millisecond at most.
@@ -133,13 +137,17 @@ impl<V: Clone> Engine<V> {
         let shards = (cores * 4).max(entries / SHARD_ENTRIES).min(fit).min((entries / 256).max(1));
         // The engine takes the next power of two.
         let shards = if shards.is_power_of_two() { shards } else { shards.next_power_of_two() / 2 };
+        // The engine remembers hashes of what it evicted, each in a place of its own: they count as well.
+        let ghosts = (entries as u64 / 2).min(config.bytes_max / GHOSTS_PART / GHOST_BYTES);
+        let fitting = usize::try_from(config.bytes_max / (ENTRY_BYTES + 64)).unwrap_or(usize::MAX);
         let options = OptionsBuilder::new()
-            .estimated_items_capacity(entries)
-            .weight_capacity(config.bytes_max)
+            .estimated_items_capacity(entries.min(fitting).max(1))
+            .ghost_allocation((ghosts as f64 / entries.min(fitting).max(1) as f64).clamp(0.0, 0.5))
+            .weight_capacity(config.bytes_max - ghosts * GHOST_BYTES)
             .shards(shards)
             .build()
             .expect("all that is needed is given");
-        let least = config.bytes_max / entries as u64;
+        let least = (config.bytes_max - ghosts * GHOST_BYTES) / entries as u64;
         let cache = Cache::with_options(options, Weigh { least }, Hashed, Evicted(metrics.evictions.clone()));
         Self { cache, held: Arc::default() }
     }
