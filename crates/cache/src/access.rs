@@ -1,6 +1,6 @@
 //! Reading and writing without a loader: tier 1, then Redis.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -160,6 +160,11 @@ impl<V: Clone + Send + Sync + 'static> Shared<V> {
         // They go out together: of two for one key only the last one counts.
         let last: HashMap<String, usize> =
             entries.iter().enumerate().map(|(place, (key, ..))| (key.clone(), place)).collect();
+        // All that is to be asked about tags is asked at once.
+        let tags: BTreeSet<&str> = entries.iter().flat_map(|(.., keep)| keep.tags.iter().map(|tag| &**tag)).collect();
+        let lives = entries.iter().map(|(.., keep)| self.times(keep, false)).map(|(fresh, stale)| fresh + stale);
+        let all_tags = self.tier1.tags.hold(tags);
+        tier2.open(&all_tags, lives.max().unwrap_or(0)).await?;
         let mut writes = Vec::with_capacity(last.len());
         for (place, (key, value, keep)) in entries.into_iter().enumerate() {
             if last[&key] != place {

@@ -15,6 +15,7 @@ mod sweep;
 mod token;
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -354,11 +355,35 @@ impl Tier2 {
         let names: Vec<Bytes> = keys.iter().map(|key| inner.keys.value(key.text)).collect();
         let mut found = Vec::with_capacity(keys.len());
         for (keys, names) in keys.chunks(inner.trip).zip(names.chunks(inner.trip)) {
-            for (key, bytes) in keys.iter().zip(inner.redis.get_many(names).await?) {
+            let values = inner.redis.get_many(names).await?;
+            let _held = self.learn_tags(&values).await?;
+            for (key, bytes) in keys.iter().zip(values) {
                 found.push(self.judge(key.text, bytes).await?.unwrap_or(Found::Absent));
             }
         }
         Ok(found)
+    }
+
+    /// Asks for all generations at once that judging these will ask for, and holds them so long.
+    async fn learn_tags(&self, values: &[Option<Bytes>]) -> Result<Vec<Tag>, Error> {
+        let inner = &self.0;
+        let headers = values.iter().flatten().filter_map(record::header);
+        let held: Vec<Tag> = headers.map(|header| inner.local.hold(&header.tags)).collect();
+        let floor = inner.local.floor();
+        let mut unknown: HashMap<&str, &One> = HashMap::new();
+        for tag in held.iter().flat_map(Tag::iter).filter(|tag| tag.generation(floor).is_none()) {
+            unknown.insert(&tag.name, tag);
+        }
+        if !unknown.is_empty() {
+            let stamp = inner.local.stamp();
+            let names: Vec<Bytes> = unknown.keys().map(|name| inner.keys.tag(name)).collect();
+            for (tag, generation) in unknown.values().zip(inner.redis.get_many(&names).await?) {
+                if let Some(generation) = generation {
+                    tag.learn(number(&Value::Bytes(generation))?, stamp);
+                }
+            }
+        }
+        Ok(held)
     }
 
     /// Whether what lies on Redis may be given, by what is known *now*: the link it came over may be gone already.

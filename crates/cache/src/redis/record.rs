@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::compress::Packed;
 
 const VERSION: u8 = 1;
+/// As many as any configuration allows.
+const TAGS_MAX: usize = 64;
 /// Where the random number is, and where what follows it.
 const ID: Range<usize> = 1..9;
 const BEGUN: Range<usize> = 9..HEAD;
@@ -79,16 +81,28 @@ pub(super) fn write(header: &Header, id: u64, payload: &[u8]) -> Bytes {
     bytes.into()
 }
 
-/// The record of bytes; `None` for what is none of ours.
-pub(super) fn read(bytes: &Bytes) -> Option<Record> {
+/// The header of a record; `None` for what is none of ours.
+pub(super) fn header(bytes: &Bytes) -> Option<Header> {
+    split(bytes).map(|(header, _)| header)
+}
+
+fn split(bytes: &[u8]) -> Option<(Header, &[u8])> {
     let body = bytes.get(HEAD..)?;
     if bytes[0] != VERSION {
         return None;
     }
     let (mut header, rest): (Header, &[u8]) = postcard::take_from_bytes(body).ok()?;
-    let rest = bytes.slice_ref(rest);
     let number = |at: Range<usize>| bytes[at].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
     (header.generation, header.sequence) = (number(9..17), number(17..HEAD));
+    // More tags than a value may have are none of ours either.
+    (header.tags.len() <= TAGS_MAX).then_some((header, rest))
+}
+
+/// The record of bytes; `None` for what is none of ours.
+pub(super) fn read(bytes: &Bytes) -> Option<Record> {
+    let (header, rest) = split(bytes)?;
+    // A copy: what is kept must not keep the buffer that a whole reply was read into.
+    let rest = Bytes::copy_from_slice(rest);
     let payload = match header.payload {
         Payload::Nothing => None,
         Payload::Plain => Some(Packed { bytes: rest, unpacked: None }),

@@ -2,8 +2,14 @@
 -- KEYS: the namespace. ARGV: a fresh generation, the run ids of all primaries.
 -- Reply: {generation, sequence, highest number no longer listed, time in ms, {prefix, number, …}}.
 local g = KEYS[1]
+-- What somebody else put there is none of ours.
+local kind = redis.call('TYPE', g).ok
+if kind ~= 'hash' and kind ~= 'none' then redis.call('UNLINK', g) end
 local generation = redis.call('HGET', g, 'generation')
 local known = generation and true or false
+for _, field in ipairs({'sequence', 'unlisted'}) do
+  if known and not tonumber(redis.call('HGET', g, field) or '0') then known = false end
+end
 for i = 2, #ARGV do
   if known and redis.call('HEXISTS', g, 'r:' .. ARGV[i]) == 0 then known = false end
 end

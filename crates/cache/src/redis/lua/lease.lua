@@ -4,8 +4,10 @@
 if redis.call('GETRANGE', KEYS[1], 1, 8) ~= ARGV[3] then return {2} end
 if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return {1} end
 local holder = redis.call('GET', KEYS[2])
-if holder == ARGV[4] then
+local left = redis.call('PTTL', KEYS[2])
+-- One that never ends is none of ours.
+if holder == ARGV[4] or left < 0 then
   redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
   return {1}
 end
-return {0, redis.call('PTTL', KEYS[2]), holder}
+return {0, left, holder}
