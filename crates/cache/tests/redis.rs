@@ -297,3 +297,68 @@ async fn the_hottest_keys_are_written_down_and_warmed() {
     assert_eq!(warmed.failed, 0);
     until(async || second.get("hot").await.unwrap().is_some() && second.peek("hot").is_some()).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_load_gives_its_lease_back_and_values_end_on_redis() {
+    let server = Server::start().await;
+    let cache = open(&server.url(), Config::default()).await;
+    let fails = || std::future::ready(Err::<Option<Bytes>, _>(std::io::Error::other("down")));
+    assert!(cache.get_or_load("a", Keep::new(), fails).await.is_err());
+    let lease = ["EXISTS", "tidegate:cache:default:l:{a}"];
+    let asked = std::time::Instant::now();
+    until(async || server.command(&lease).await.int() == 0).await;
+    assert!(asked.elapsed() < std::time::Duration::from_secs(2), "it was given back, it did not run out");
+    cache.set("a", bytes("v"), Keep::new().ttl(std::time::Duration::from_secs(10))).await.unwrap();
+    let left = server.command(&["PTTL", "tidegate:cache:default:v:{a}"]).await.int();
+    assert!((5_000..=10_000).contains(&left), "{left}");
+    // What somebody put there and never takes away keeps nobody from loading.
+    server.command(&["SET", "tidegate:cache:default:l:{b}", "x"]).await;
+    let load = || std::future::ready(Ok::<_, std::io::Error>(Some(bytes("v"))));
+    assert_eq!(cache.get_or_load("b", Keep::new(), load).await.unwrap(), Some(bytes("v")));
+    for garbage in
+        [&["SET", "tidegate:cache:default:g", "x"][..], &["HSET", "tidegate:cache:default:g", "sequence", "x"]]
+    {
+        server.command(&["DEL", "tidegate:cache:default:g"]).await;
+        server.command(garbage).await;
+        until(async || cache.set("c", bytes("v"), Keep::new()).await.is_ok()).await;
+        until(async || cache.get("c").await.is_ok_and(|value| value.is_some())).await;
+        cache.invalidate(Invalidation::prefix("c")).await.unwrap();
+        assert_eq!(cache.get("c").await.unwrap(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_loaded_while_redis_is_away_lives_no_longer_than_a_change_may_go_unheard() {
+    let server = Server::start().await;
+    let staleness_max = std::time::Duration::from_millis(300);
+    let cache = open(&server.url(), Config { staleness_max, ..Config::default() }).await;
+    server.kill();
+    until(async || cache.get("a").await.is_err()).await;
+    let load = || std::future::ready(Ok::<_, std::io::Error>(Some(bytes("v"))));
+    assert_eq!(cache.get_or_load("a", Keep::new(), load).await.unwrap(), Some(bytes("v")));
+    until(async || cache.peek("a").is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prefix_is_swept_from_redis_and_listed_no_more() {
+    let server = Server::start().await;
+    let cache = open(&server.url(), Config::default()).await;
+    for key in ["p:1", "p:2", "q:1"] {
+        cache.set(key, bytes("v"), Keep::new()).await.unwrap();
+    }
+    cache.invalidate(Invalidation::prefix("p:")).await.unwrap();
+    cache.set("p:2", bytes("new"), Keep::new()).await.unwrap();
+    let listed = ["HEXISTS", "tidegate:cache:default:g", "p:p:"];
+    assert_eq!(server.command(&listed).await.int(), 1);
+    tokio::time::timeout(std::time::Duration::from_secs(60), async {
+        while server.command(&listed).await.int() == 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("it is swept");
+    let exists =
+        async |key: &str| server.command(&["EXISTS", &format!("tidegate:cache:default:v:{{{key}}}")]).await.int();
+    assert_eq!((exists("p:1").await, exists("p:2").await, exists("q:1").await), (0, 1, 1));
+    assert_eq!(cache.get("p:2").await.unwrap(), Some(bytes("new")));
+}

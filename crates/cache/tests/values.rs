@@ -234,3 +234,32 @@ async fn metadata_lives_five_minutes_and_tells_its_hit_rate() {
     clock.advance(ttl);
     assert!(users.get("ada").is_none());
 }
+
+#[tokio::test]
+async fn loads_are_bounded_those_that_run_and_those_that_wait() {
+    let (cache, _) = timed(|config| (config.loads_max, config.loads_waiting_max) = (2, 4));
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let load = |n: usize| {
+        let (cache, gate) = (cache.clone(), gate.clone());
+        tokio::spawn(async move {
+            let load = move || async move {
+                gate.acquire().await.map(tokio::sync::SemaphorePermit::forget).map(|()| Some(Bytes::from("v")))
+            };
+            cache.get_or_load(&n.to_string(), Keep::new(), load).await
+        })
+    };
+    let running: Vec<_> = (0..4).map(load).collect();
+    while cache.stats().loading < 4 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(cache.stats().loads, 2, "the others wait");
+    let refused = load(4).await.unwrap();
+    assert!(matches!(refused, Err(Error::Overloaded { waiting: 4, .. })), "{refused:?}");
+    gate.add_permits(4);
+    for load in running {
+        assert_eq!(load.await.unwrap().unwrap(), Some(Bytes::from("v")));
+    }
+}
