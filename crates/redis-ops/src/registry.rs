@@ -82,6 +82,8 @@ struct State {
     known: Option<Known>,
     walk: Option<Walk>,
     not_before: Option<Instant>,
+    /// The next look is to begin a walk, however young the list is.
+    is_doubted: bool,
 }
 
 #[derive(Debug)]
@@ -151,10 +153,11 @@ impl StreamRegistry {
         state.walk.take_if(|walk| walk.end.has_changed().is_err());
         let age = state.known.as_ref().map(|known| now.saturating_duration_since(known.since));
         let good = age.is_some_and(|age| age < config.cache_expiry);
-        let stale = age.is_none_or(|age| age >= config.refresh_interval);
+        let stale = state.is_doubted || age.is_none_or(|age| age >= config.refresh_interval);
         let may_walk = !good || state.not_before.is_none_or(|not_before| now >= not_before);
         if (stale || !good) && state.walk.is_none() && may_walk {
             let (told, end) = watch::channel(None);
+            state.is_doubted = false;
             state.walk = Some(Walk { end, changes: HashMap::new() });
             let core = self.0.redis.core();
             core.tasks.spawn(walk(self.0.clone(), told));
@@ -165,6 +168,11 @@ impl StreamRegistry {
             // Not reached: what is not good is being walked for.
             (None, None) => Look::Wait(watch::channel(None).1),
         }
+    }
+
+    /// Others may have created streams unheard: the next look begins a walk (and gets the list there is).
+    pub fn doubt(&self) {
+        self.0.state.lock().is_doubted = true;
     }
 
     /// Notes a stream that this process created.

@@ -56,6 +56,19 @@ async fn a_prefix_is_taken_literally() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_doubted_is_walked_for_again() {
+    let server = Server::start().await;
+    let (redis, registry) = registry(&server.url(), FOREVER, FOREVER).await;
+    add(&redis, &["a"]).await;
+    assert_eq!(names(&registry.listing().await.unwrap()), ["a"]);
+    add(&redis, &["b"]).await;
+    assert_eq!(names(&registry.listing().await.unwrap()), ["a"]);
+    registry.doubt();
+    until(async || (names(&registry.listing().await.unwrap()) == ["a", "b"]).then_some(())).await;
+    assert_eq!(walks(&server).await, 2);
+}
+
+#[tokio::test]
 async fn a_young_list_is_served_without_asking_redis() {
     let server = Server::start().await;
     let (redis, registry) = registry(&server.url(), FOREVER, FOREVER).await;

@@ -158,6 +158,8 @@ impl Bell {
             Signal::Subscribed | Signal::Missed => {
                 self.set_hears(true);
                 self.want(self.assigned.rung.to_vec());
+                // Of streams that were made before, nobody has rung here.
+                self.reader.shared.registry.doubt();
                 // Whatever was said meanwhile: deliveries may have been given back.
                 self.reader.shared.hub.live().iter().for_each(|live| live.wake());
             }
