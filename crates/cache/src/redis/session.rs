@@ -174,33 +174,31 @@ impl Sessions {
             Some(session) if learning.number > begun => return Ok(session.clone()),
             _ => {}
         }
+        let turn = self.turn.load(Ordering::SeqCst);
+        if let Some((failed, at, error)) = &learning.failed
+            && *failed == turn
+            && inner.local.now() < at + SHARED_FAILURE_MS
         {
-            let turn = self.turn.load(Ordering::SeqCst);
-            if let Some((failed, at, error)) = &learning.failed
-                && *failed == turn
-                && inner.local.now() < at + SHARED_FAILURE_MS
-            {
-                return Err(error.clone());
-            }
-            let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-            let session = match self.learn(inner, &mut learning.runs).await {
-                Ok(session) => Arc::new(session),
-                Err(error) => {
-                    learning.failed = Some((turn, inner.local.now(), error.clone()));
-                    return Err(error);
-                }
-            };
-            // Before anybody can use it: what it says has changed is forgotten here.
-            forget_changed(inner, learning.last.as_deref(), &session);
-            learning.last = Some(session.clone());
-            learning.number = number;
-            let mut current = self.current.write();
-            if self.turn.load(Ordering::SeqCst) == turn {
-                *current = Some(session.clone());
-            }
-            // What has changed since is news for the next one.
-            Ok(session)
+            return Err(error.clone());
         }
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let session = match self.learn(inner, &mut learning.runs).await {
+            Ok(session) => Arc::new(session),
+            Err(error) => {
+                learning.failed = Some((turn, inner.local.now(), error.clone()));
+                return Err(error);
+            }
+        };
+        // Before anybody can use it: what it says has changed is forgotten here.
+        forget_changed(inner, learning.last.as_deref(), &session);
+        learning.last = Some(session.clone());
+        learning.number = number;
+        let mut current = self.current.write();
+        if self.turn.load(Ordering::SeqCst) == turn {
+            *current = Some(session.clone());
+        }
+        // What has changed since is news for the next one.
+        Ok(session)
     }
 
     /// Makes sure that tier 1 may be believed; those who want it at the same time share one proof.

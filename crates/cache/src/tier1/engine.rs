@@ -19,11 +19,13 @@ use crate::key::{Hashed, Key, KeyRef};
 use crate::stats::Metrics;
 
 /// What the engine and the allocator take for an entry besides key and value (bench `cache`, section `memory`).
-pub(super) const ENTRY_BYTES: u64 = 160;
+pub(super) const ENTRY_BYTES: u64 = 176;
 /// What the engine takes to remember an entry it evicted.
 const GHOST_BYTES: u64 = 128;
 /// Of the bytes there may be, at most this part is spent on those.
-const GHOSTS_PART: u64 = 16;
+const GHOSTS_PART: u64 = 32;
+/// This part of the bytes is left to what the allocator rounds up and the engine's tables grow by.
+const SPARE_PART: u64 = 32;
 /// A shard holds at least this many of the largest values.
 const LARGEST_PER_SHARD: u64 = 8;
 /// Shards are no larger than this, so that walking one holds others up for a millisecond at most.
@@ -139,15 +141,16 @@ impl<V: Clone> Engine<V> {
         let shards = if shards.is_power_of_two() { shards } else { shards.next_power_of_two() / 2 };
         // The engine remembers hashes of what it evicted, each in a place of its own: they count as well.
         let ghosts = (entries as u64 / 2).min(config.bytes_max / GHOSTS_PART / GHOST_BYTES);
+        let capacity = config.bytes_max - ghosts * GHOST_BYTES - config.bytes_max / SPARE_PART;
         let fitting = usize::try_from(config.bytes_max / (ENTRY_BYTES + 64)).unwrap_or(usize::MAX);
         let options = OptionsBuilder::new()
             .estimated_items_capacity(entries.min(fitting).max(1))
             .ghost_allocation((ghosts as f64 / entries.min(fitting).max(1) as f64).clamp(0.0, 0.5))
-            .weight_capacity(config.bytes_max - ghosts * GHOST_BYTES)
+            .weight_capacity(capacity)
             .shards(shards)
             .build()
             .expect("all that is needed is given");
-        let least = (config.bytes_max - ghosts * GHOST_BYTES) / entries as u64;
+        let least = capacity / entries as u64;
         let cache = Cache::with_options(options, Weigh { least }, Hashed, Evicted(metrics.evictions.clone()));
         Self { cache, held: Arc::default() }
     }
